@@ -1,0 +1,3 @@
+// The migrations this code was written for, by name: a deployed Worker has no folder to look into.
+// `npm run migrate -- create` adds to it, and a test holds it against the folder `migrations`.
+export const migrations: readonly string[] = ['20261122160000000_create-products']
