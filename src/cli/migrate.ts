@@ -1,0 +1,255 @@
+// `npm run migrate`: brings the database's schema forward or back, with the files in `migrations/`.
+//
+// The files, their order and their table are node-pg-migrate's, so `npx node-pg-migrate up` works on
+// them, too. Each file is its own transaction. What PostgreSQL refuses to do in one, such as
+// `create index concurrently`, goes into a file `<prefix>_<name>.js` that exports `up` and `down` as
+// `(pgm) => { pgm.noTransaction(); pgm.sql('…') }`: one statement a file, made to be repeatable
+// (`if not exists`), because a failure leaves behind what it did.
+import { existsSync } from 'node:fs'
+import { readFile, writeFile } from 'node:fs/promises'
+import { basename, extname, relative } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { PG_MIGRATE_LOCK_ID, runner } from 'node-pg-migrate'
+import { getMigrationFilePaths } from 'node-pg-migrate/migration'
+import { Client, DatabaseError } from 'pg'
+import { readSettings } from '../config.ts'
+import type { Settings } from '../config.ts'
+
+const folder = fileURLToPath(new URL('../../migrations', import.meta.url))
+const listFile = fileURLToPath(new URL('../database/migrations.ts', import.meta.url))
+
+/** For each lock that a statement needs, and for another run of the migrations to end. */
+const LOCK_TIMEOUT_MS = 60_000
+const LOCK_POLL_MS = 100
+
+const usage = `usage: npm run migrate -- <command>
+  current              the newest migration that is applied, and those that are pending
+  create "add brand"   a new file in migrations/
+  upgrade [head or n]  applies all pending migrations, or the next n
+  downgrade -n         reverts the last n migrations; "downgrade base" reverts all`
+
+type Direction = 'up' | 'down'
+
+const words = {
+  up: { verb: 'apply', done: 'applied', left: 'pending' },
+  down: { verb: 'revert', done: 'reverted', left: 'applied' },
+}
+
+process.exitCode = await main(process.argv.slice(2)).catch((error: unknown) => {
+  console.error(`migrate: ${reason(error)}`)
+  return 1
+})
+
+async function main([command, ...rest]: string[]): Promise<number> {
+  const [word] = rest
+  if (command === 'create' && word !== undefined) {
+    await create(rest.join(' '))
+  } else if (command === 'current' && word === undefined) {
+    await withDatabase(current)
+  } else if (
+    command === 'upgrade' &&
+    rest.length <= 1 &&
+    /^(head|[1-9]\d{0,5})$/.test(word ?? 'head')
+  ) {
+    await withDatabase((client) => migrate(client, 'up', Number(word) || Infinity))
+  } else if (
+    command === 'downgrade' &&
+    rest.length === 1 &&
+    /^(base|-?[1-9]\d{0,5})$/.test(word ?? '')
+  ) {
+    await withDatabase((client) => migrate(client, 'down', Math.abs(Number(word)) || Infinity))
+  } else {
+    console.error(usage)
+    return 2
+  }
+  return 0
+}
+
+async function current(client: Client): Promise<void> {
+  const { applied, pending } = await readState(client)
+  console.log(`current: ${applied.at(-1) ?? 'none'}`)
+  console.log(['pending:', ...pending.map(nameOf)].join('\n  ') + (pending.length ? '' : ' none'))
+}
+
+async function migrate(client: Client, direction: Direction, count: number): Promise<void> {
+  const { verb, done, left } = words[direction]
+  await lock(client)
+  const { applied, files, pending } = await readState(client)
+  const candidates =
+    direction === 'up'
+      ? pending
+      : applied.map((name) => files.find((path) => nameOf(path) === name) ?? name).toReversed()
+  if (count !== Infinity && count > candidates.length) {
+    throw new Error(`cannot ${verb} ${count} of ${candidates.length} ${left} migrations`)
+  }
+  if (candidates.length === 0) console.log('nothing to do')
+  // One at a time, so that each is reported when it is done and a failure has a name.
+  for (const path of candidates.slice(0, count)) {
+    await step(client, direction, path)
+    console.log(`${done} ${nameOf(path)}`)
+  }
+}
+
+async function step(client: Client, direction: Direction, path: string): Promise<void> {
+  try {
+    await runner({
+      dbClient: client,
+      dir: folder,
+      schema: 'public',
+      migrationsTable: 'pgmigrations',
+      direction,
+      count: 1,
+      checkOrder: true,
+      singleTransaction: false,
+      noLock: true, // lock() has it already
+      logger: { info: ignore, warn: ignore, error: ignore },
+    })
+  } catch (error) {
+    const place = await lineOf(error, direction, path)
+    const { verb } = words[direction]
+    throw new Error(`cannot ${verb} ${basename(path)}${place}: ${reason(error)}`, { cause: error })
+  }
+}
+
+/**
+ * Waits for other runs to end, node-pg-migrate's own among them: the lock is the same. It asks again
+ * and again where `advisoryLockMode: 'wait'` would block in one statement, because `create index
+ * concurrently` waits for every running statement: the two then wait for each other, and PostgreSQL
+ * kills one of them (40P01) and leaves an invalid index.
+ */
+async function lock(client: Client): Promise<void> {
+  const giveUp = Date.now() + LOCK_TIMEOUT_MS
+  const query = 'select pg_try_advisory_lock($1) as locked'
+  while (!(await client.query<{ locked: boolean }>(query, [PG_MIGRATE_LOCK_ID])).rows[0]?.locked) {
+    if (Date.now() > giveUp) {
+      throw new Error(`another migration is still running after ${LOCK_TIMEOUT_MS / 1000} s`)
+    }
+    await setTimeout(LOCK_POLL_MS)
+  }
+}
+
+/** Names of what is applied, oldest first; paths of what there is, and of what is to come. */
+async function readState(client: Client) {
+  const files = await getMigrationFilePaths(folder)
+  const table = await client.query<{ found: boolean }>(
+    `select to_regclass('public.pgmigrations') is not null as found`,
+  )
+  const { rows } = table.rows[0]?.found
+    ? await client.query<{ name: string }>(
+        'select name from public.pgmigrations order by run_on, id',
+      )
+    : { rows: [] }
+  const applied = rows.map((row) => row.name)
+  return { applied, files, pending: files.filter((path) => !applied.includes(nameOf(path))) }
+}
+
+async function create(description: string): Promise<void> {
+  const slug = description
+    .toLowerCase()
+    .replace(/[^a-z0-9]+/g, '-')
+    .replace(/^-|-$/g, '')
+  if (!slug) throw new Error('a description needs letters from a to z or digits')
+  const names = (await getMigrationFilePaths(folder)).map(nameOf)
+  const name = `${nextPrefix(names.at(-1))}_${slug}`
+  const path = `${folder}/${name}.sql`
+  await writeFile(path, '-- Up Migration\n\n-- Down Migration\n', { flag: 'wx' })
+  await writeList([...names, name])
+  console.log(relative(process.cwd(), path))
+}
+
+/** The time, or one after the newest migration's, should that lie ahead: their order is by name. */
+function nextPrefix(newest = ''): string {
+  const time = /^(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d{3})_.*/
+  const taken = Date.parse(newest.replace(time, '$1-$2-$3T$4:$5:$6.$7Z')) || 0
+  return new Date(Math.max(Date.now(), taken + 1)).toISOString().replace(/\D/g, '')
+}
+
+/** Laid out as Prettier does. */
+async function writeList(names: string[]): Promise<void> {
+  const [comment = ''] = (await readFile(listFile, 'utf8')).split(/^export /m)
+  const list = names.map((name) => `'${name}'`)
+  const line = `export const migrations: readonly string[] = [${list.join(', ')}]`
+  const lines = line.replace(/\[[^[]*\]$/, `[\n${list.map((item) => `  ${item},\n`).join('')}]`)
+  await writeFile(listFile, `${comment}${line.length <= 100 ? line : lines}\n`)
+}
+
+async function withDatabase(use: (client: Client) => Promise<void>): Promise<void> {
+  if (existsSync('.env')) process.loadEnvFile()
+  const client = await connect(readSettings(process.env))
+  try {
+    await use(client)
+  } finally {
+    await client.end() // also gives the lock back and ends a failed file's transaction
+  }
+}
+
+async function connect({ database: address, startUp, pool }: Settings): Promise<Client> {
+  const { sslMode, ...server } = address
+  const ssl = { disable: false, require: { rejectUnauthorized: false }, 'verify-full': true }[
+    sslMode
+  ]
+  for (let attempt = 1; ; attempt++) {
+    const client = new Client({
+      ...server,
+      ssl,
+      application_name: 'larder-migrate',
+      connectionTimeoutMillis: pool.connectTimeoutMs,
+      // A long statement is a silent connection, which routers forget after some minutes.
+      keepAlive: true,
+      keepAliveInitialDelayMillis: 60_000,
+      options: `-c lock_timeout=${LOCK_TIMEOUT_MS} -c statement_timeout=0`,
+    })
+    // A connection that is lost fails the query; the event, left alone, would end the process.
+    client.on('error', ignore)
+    try {
+      await client.connect()
+      return client
+    } catch (error) {
+      const { host, port, user, database } = server
+      const message = `cannot connect to ${database} on ${host}:${port} as ${user}: ${reason(error)}`
+      if (attempt >= startUp.attempts || !mayPass(error)) throw new Error(message, { cause: error })
+      console.error(
+        `migrate: ${message}; attempt ${attempt} of ${startUp.attempts}, the next in ${startUp.delayMs / 1000} s`,
+      )
+      await setTimeout(startUp.delayMs)
+    }
+  }
+}
+
+/** Refused, no such name yet, starting up: a database that is about to be there. */
+function mayPass(error: unknown): boolean {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined
+  return ['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', '57P03'].some((passing) => passing === code)
+}
+
+/** PostgreSQL counts characters from where the file's section for this direction begins. */
+async function lineOf(error: unknown, direction: Direction, path: string): Promise<string> {
+  const position = error instanceof DatabaseError ? Number(error.position) : NaN
+  if (!(position > 0) || extname(path) !== '.sql') return ''
+  const text = await readFile(path, 'utf8')
+  const start = Math.max(
+    0,
+    text.search(new RegExp(`^\\s*--[\\s-]*${direction}\\s+migration`, 'im')),
+  )
+  const before =
+    text.slice(0, start) +
+    Array.from(text.slice(start))
+      .slice(0, position - 1)
+      .join('')
+  return `, line ${before.split('\n').length}`
+}
+
+function reason(error: unknown): string {
+  if (error instanceof AggregateError) return error.errors.map(reason).join('; ')
+  if (!(error instanceof DatabaseError))
+    return error instanceof Error ? error.message : String(error)
+  const { message, code, detail, hint } = error
+  return [`${message} (${code})`, detail, hint].filter(Boolean).join('; ')
+}
+
+function nameOf(path: string): string {
+  return basename(path, extname(path))
+}
+
+function ignore(): void {}

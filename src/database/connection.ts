@@ -1,0 +1,217 @@
+// One connection to PostgreSQL: a postgres.js client with a single socket, made safe to lend.
+import postgres from 'postgres'
+import { DatabaseError, toDatabaseError } from './errors.ts'
+
+export type SslMode = 'disable' | 'require' | 'verify-full'
+
+export interface DatabaseAddress {
+  host: string
+  port: number
+  user: string
+  password: string
+  database: string
+  /** `require` encrypts and trusts any certificate; `verify-full` checks it and the host's name. */
+  sslMode: SslMode
+}
+
+/** How values that JavaScript would bend are read: times keep their microseconds as text. */
+const types = {
+  bigint: { to: 20, from: [20], parse: Number, serialize: String },
+  time: { to: 1184, from: [1082, 1114, 1184], parse: (x: string) => x, serialize: String },
+}
+
+type Parameter = postgres.ParameterOrFragment<number | string>
+
+/** The template tag that statements are written with. A statement runs when it is awaited. */
+export interface Sql {
+  <Rows extends readonly object[] = postgres.Row[]>(
+    template: TemplateStringsArray,
+    ...parameters: readonly Parameter[]
+  ): postgres.PendingQuery<Rows>
+  json(value: postgres.JSONValue): postgres.Parameter
+}
+
+export interface ConnectionOptions {
+  address: DatabaseAddress
+  connectTimeoutMs: number
+  /** When no answer has come after this time, the connection is thrown away. */
+  queryTimeoutMs: number
+  /** Session parameters, sent with the start-up packet; a pooler such as Hyperdrive takes none. */
+  parameters?: Record<string, string | number>
+  /** workerd frees a request's sockets itself, and raises an error when they are ended. */
+  endSockets: boolean
+}
+
+export type Connection = ReturnType<typeof openConnection>
+
+/** What postgres.js's queries are made of; pinned to 3.4.9, and tests hold it. */
+interface DriverQuery {
+  handler: (query: DriverQuery) => void
+  resolve: (result: unknown) => void
+  reject: (error: unknown) => void
+}
+
+/**
+ * A connection that opens its socket with the first statement.
+ *
+ * postgres.js by itself reconnects behind a caller's back, waits for ever on a silent network, and
+ * answers one caller with another's leftovers after a failure. Here a connection that has failed
+ * once is dead, and every statement of it that is still open fails at once, whatever the driver
+ * does about it.
+ */
+export function openConnection(options: ConnectionOptions) {
+  const { address, connectTimeoutMs, queryTimeoutMs, parameters, endSockets } = options
+  const pending = new Set<DriverQuery>()
+  const openedAt = performance.now()
+  let death: DatabaseError | undefined
+  let connectTimer: ReturnType<typeof setTimeout> | undefined
+  let greeted = false
+  let established = false
+  let soiled = false
+  let usedAt = openedAt
+
+  const client = postgres({
+    host: address.host,
+    port: address.port,
+    user: address.user,
+    password: address.password,
+    database: address.database,
+    ssl: sslOption(address),
+    max: 1,
+    connect_timeout: connectTimeoutMs / 1000,
+    idle_timeout: 0,
+    max_lifetime: null,
+    fetch_types: false,
+    prepare: true,
+    types,
+    connection: { application_name: 'larder', ...parameters },
+    onnotice: () => {},
+    onclose: () => die(lost('the server closed the connection', 'CONNECTION_CLOSED')),
+    // The server sends its parameters when it has let us in.
+    onparameter: () => {
+      greeted = true
+      // The driver's own reconnecting may have got through after we gave up.
+      if (death && endSockets) void (client as unknown as { close(): Promise<void> }).close()
+    },
+  })
+
+  function die(reason: DatabaseError) {
+    if (death) return
+    death = reason
+    clearTimeout(connectTimer)
+    for (const query of pending) query.reject(reason)
+    // Without a time-out `end` waits for ever when an answer is outstanding.
+    if (endSockets) void client.end({ timeout: 0 })
+  }
+
+  /** Watches over one statement: its deadline, its failure, and that it still may be sent. */
+  function guard<Query extends object>(query: Query, refusal?: () => Error | undefined): Query {
+    const guarded = query as unknown as DriverQuery
+    const { handler, resolve, reject } = guarded
+    guarded.handler = (self) => {
+      const refused = refusal?.() ?? death
+      if (refused) return reject(refused)
+      // The driver's `connect_timeout` starts anew when a server hangs up before it has let us in.
+      connectTimer ??= setTimeout(() => greeted || die(connectError()), connectTimeoutMs)
+      const timer = setTimeout(() => die(deadlineError(queryTimeoutMs)), queryTimeoutMs)
+      const settle = () => {
+        clearTimeout(timer)
+        pending.delete(guarded)
+        usedAt = performance.now()
+      }
+      guarded.resolve = (result) => {
+        settle()
+        established = true
+        resolve(result)
+      }
+      guarded.reject = (cause) => {
+        settle()
+        const error = toDatabaseError(cause)
+        reject(error)
+        soiled = true
+        if (error.kind === 'unavailable') die(error)
+      }
+      pending.add(guarded)
+      handler(self)
+    }
+    return query
+  }
+
+  return {
+    get dead() {
+      return death !== undefined
+    },
+    get established() {
+      return established
+    },
+    get busy() {
+      return pending.size > 0
+    },
+    get ageMs() {
+      return performance.now() - openedAt
+    },
+    /** When the last answer came, on the clock of `performance.now()`. */
+    get usedAt() {
+      return usedAt
+    },
+    /**
+     * After a statement that failed, rows it had sent before stay in the driver and would stand at
+     * the head of the next result; any statement in between takes them away.
+     */
+    get soiled() {
+      return soiled
+    },
+
+    /** Runs a statement of the pool's own, such as `begin`; several in one trip are allowed. */
+    async run(statement: string): Promise<string> {
+      const result = await guard(client.unsafe(statement))
+      soiled = false
+      return result.command
+    },
+
+    /** A tag for one borrower, and the end of its validity. */
+    lend(): { sql: Sql; end: () => void } {
+      let over = false
+      const refusal = () =>
+        over
+          ? new DatabaseError('internal', 'a statement was sent after its session had ended')
+          : undefined
+      const tag = (template: TemplateStringsArray, ...values: Parameter[]) =>
+        guard(client(template, ...values), refusal)
+      const json = (value: postgres.JSONValue) => client.json(value)
+      const sql = Object.assign(tag, { json }) as Sql
+      return { sql, end: () => (over = true) }
+    },
+
+    /** Throws the connection away, whatever it is doing. */
+    discard: () => die(lost('the connection was given up', 'CONNECTION_DESTROYED')),
+
+    /** Says goodbye to the server; resolves when the socket is closed, or after a second. */
+    async close(): Promise<void> {
+      if (death) return
+      clearTimeout(connectTimer)
+      death = lost('the connection was closed', 'CONNECTION_ENDED')
+      if (endSockets) await client.end({ timeout: 1 })
+    },
+  }
+}
+
+function sslOption({ sslMode, host }: DatabaseAddress) {
+  if (sslMode === 'disable') return false
+  // postgres.js checks the certificate against "localhost" when the host is an address, unless told.
+  return sslMode === 'require' ? 'require' : { rejectUnauthorized: true, host }
+}
+
+function lost(message: string, code: string) {
+  return new DatabaseError('unavailable', message, { code, lost: true })
+}
+
+function connectError() {
+  return new DatabaseError('unavailable', 'no connection (CONNECT_TIMEOUT)', {
+    code: 'CONNECT_TIMEOUT',
+  })
+}
+
+function deadlineError(ms: number) {
+  return new DatabaseError('timeout', `no answer within ${ms / 1000} s`, { code: 'DEADLINE' })
+}

@@ -1,0 +1,46 @@
+// Proves at start-up that the database is there and right, and tells which migrations it lacks.
+import type { Database } from './pool.ts'
+import { DatabaseError, isHopeless } from './errors.ts'
+import { migrations } from './migrations.ts'
+
+const UNDEFINED_TABLE = '42P01' // nothing was ever migrated here
+
+/**
+ * Asks the server for its version until it answers: `attempts` times, `delayMs` apart.
+ * `onFailure` hears of each failed attempt that is followed by another.
+ * @throws the failure of the last attempt, at once when waiting cannot help
+ */
+export async function waitForDatabase(
+  database: Database,
+  attempts: number,
+  delayMs: number,
+  onFailure: (error: DatabaseError, attempt: number) => void,
+): Promise<string> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await serverVersion(database)
+    } catch (error) {
+      if (!(error instanceof DatabaseError) || isHopeless(error) || attempt >= attempts) throw error
+      onFailure(error, attempt)
+      await new Promise((resolve) => setTimeout(resolve, delayMs))
+    }
+  }
+}
+
+/** Such as `PostgreSQL 16.14 on x86_64-pc-linux-gnu, …`. */
+export async function serverVersion(database: Database): Promise<string> {
+  const rows = await database.read((sql) => sql<{ version: string }[]>`select version()`)
+  return rows[0]!.version
+}
+
+/** The names of the migrations that this code was written for and the database lacks, in order. */
+export async function pendingMigrations(database: Database): Promise<string[]> {
+  const applied = await database
+    .read((sql) => sql<{ name: string }[]>`select name from public.pgmigrations`)
+    .catch((error: unknown) => {
+      if (error instanceof DatabaseError && error.code === UNDEFINED_TABLE) return []
+      throw error
+    })
+  const names = new Set(applied.map((row) => row.name))
+  return migrations.filter((name) => !names.has(name))
+}

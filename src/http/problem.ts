@@ -1,0 +1,129 @@
+// Every failure as a problem document (RFC 9457): the catalogue, and the one renderer.
+import type { Context } from 'hono'
+import { HTTPException } from 'hono/http-exception'
+import { DatabaseError, type DatabaseErrorKind } from '../database/errors.ts'
+import type { Environment } from './environment.ts'
+
+const catalogue = {
+  malformed: [400, 'The request cannot be parsed'],
+  not_found: [404, 'There is nothing at this address'],
+  method_not_allowed: [405, 'The resource does not take this method'],
+  conflict: [409, 'The request conflicts with what is stored'],
+  too_large: [413, 'The body is too large'],
+  unsupported_media_type: [415, 'The media type of the body is not supported'],
+  validation: [422, 'The request is not valid'],
+  internal: [500, 'The service failed'],
+  unavailable: [503, 'The service cannot answer at the moment'],
+  timeout: [504, 'The request took too long'],
+} as const
+
+export type ProblemCode = keyof typeof catalogue
+
+/** One fault of the input, and where it is. */
+export interface Fault {
+  /** A JSON Pointer fragment into the body, such as `#/price`. */
+  pointer?: string
+  /** A parameter of the query or the path. */
+  parameter?: string
+  code: string
+  detail: string
+}
+
+/** A failure that the client is told of. */
+export class Problem extends Error {
+  override name = 'Problem'
+  readonly code: ProblemCode
+  readonly faults: Fault[] | undefined
+  readonly headers: Record<string, string>
+
+  constructor(
+    code: ProblemCode,
+    detail: string,
+    options: { faults?: Fault[]; headers?: Record<string, string>; cause?: unknown } = {},
+  ) {
+    super(detail, 'cause' in options ? { cause: options.cause } : {})
+    this.code = code
+    this.faults = options.faults
+    this.headers = options.headers ?? {}
+  }
+
+  get status() {
+    return catalogue[this.code][0]
+  }
+}
+
+/** Which field of a request a constraint of the database speaks of, and what to say. */
+export type ConstraintFaults = Record<string, { field: string; code: string; detail: string }>
+
+const codeByKind: Record<DatabaseErrorKind, ProblemCode> = {
+  conflict: 'conflict',
+  invalid: 'validation',
+  aborted: 'unavailable',
+  timeout: 'timeout',
+  unavailable: 'unavailable',
+  internal: 'internal',
+}
+
+const detailByCode: Partial<Record<ProblemCode, string>> = {
+  conflict: 'The request conflicts with what is stored.',
+  validation: 'The database refused a value.',
+  timeout: 'A statement ran past its time limit.',
+  unavailable: 'The database does not answer at the moment. Try again.',
+  internal: 'Something went wrong here. It is logged under the request id.',
+}
+
+/** An error handler for Hono. A resource gives the constraints of its tables. */
+export function renderProblems(constraints: ConstraintFaults = {}) {
+  return (error: Error, c: Context<Environment>): Response => {
+    const problem = toProblem(error, constraints)
+    if (problem.status >= 500) {
+      c.env.log.error({ request_id: c.var.requestId, error }, 'request failed')
+    }
+    return problemResponse(problem, c.var.requestId)
+  }
+}
+
+export function problemResponse(problem: Problem, requestId: string): Response {
+  const [status, title] = catalogue[problem.code]
+  const body = {
+    type: `/problems/${problem.code}`,
+    title,
+    status,
+    detail: problem.message,
+    code: problem.code,
+    request_id: requestId,
+    ...(problem.faults ? { errors: problem.faults } : {}),
+  }
+  return new Response(JSON.stringify(body), {
+    status,
+    headers: {
+      'content-type': 'application/problem+json',
+      'x-request-id': requestId,
+      ...(problem.code === 'unavailable' ? { 'retry-after': '1' } : {}),
+      ...problem.headers,
+    },
+  })
+}
+
+function toProblem(error: Error, constraints: ConstraintFaults): Problem {
+  if (error instanceof Problem) return error
+  if (error instanceof DatabaseError) return fromDatabase(error, constraints)
+  if (error instanceof HTTPException && error.status === 400) {
+    return new Problem('malformed', 'The request cannot be parsed.')
+  }
+  return new Problem('internal', detailByCode.internal!, { cause: error })
+}
+
+function fromDatabase(error: DatabaseError, constraints: ConstraintFaults): Problem {
+  const code = codeByKind[error.kind]
+  const known = error.constraint === undefined ? undefined : constraints[error.constraint]
+  const field = known?.field ?? error.column
+  if ((code === 'conflict' || code === 'validation') && field !== undefined) {
+    const { code: fault, detail } = known ?? { code: 'invalid', detail: 'is not valid' }
+    return new Problem(code, `${field} ${detail}.`, {
+      faults: [{ pointer: `#/${field}`, code: fault, detail }],
+      cause: error,
+    })
+  }
+  return new Problem(code, detailByCode[code]!, { cause: error })
+}

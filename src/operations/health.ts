@@ -1,0 +1,41 @@
+// Says whether the process lives, whether it should get traffic, and whether the database answers.
+import { Hono } from 'hono'
+import { pendingMigrations, serverVersion } from '../database/verification.ts'
+import type { Environment } from '../http/environment.ts'
+import { Problem } from '../http/problem.ts'
+
+/** Probes give up after a second or so; an answer that comes later is none. */
+const READY_WITHIN_MS = 2000
+
+export const health = new Hono<Environment>()
+
+health.get('/health', (c) => c.json({ status: 'ok' }))
+
+health.get('/ready', async (c) => {
+  if (c.env.draining) throw new Problem('unavailable', 'The service is draining.')
+  const pending = await withinReadyTime(pendingMigrations(c.var.database))
+  if (pending.length > 0) {
+    throw new Problem('unavailable', `Migrations are pending: ${pending.join(', ')}.`)
+  }
+  return c.json({ status: 'ready' })
+})
+
+health.get('/db-test', async (c) => {
+  const start = performance.now()
+  const version = await serverVersion(c.var.database)
+  const latency = performance.now() - start
+  return c.json({ status: 'ok', version, latency_ms: Math.round(latency * 100) / 100 })
+})
+
+async function withinReadyTime<T>(work: Promise<T>): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const late = new Promise<never>((_, reject) => {
+    const detail = `The database did not answer within ${READY_WITHIN_MS / 1000} s.`
+    timer = setTimeout(() => reject(new Problem('unavailable', detail)), READY_WITHIN_MS)
+  })
+  try {
+    return await Promise.race([work, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}

@@ -1,0 +1,49 @@
+// The log: one JSON object a line on standard output. Pino writes it on Node, its browser build in workerd.
+import { pino, stdTimeFunctions } from 'pino'
+
+export interface Log {
+  debug(fields: object, message: string): void
+  info(fields: object, message: string): void
+  warn(fields: object, message: string): void
+  error(fields: object, message: string): void
+  fatal(fields: object, message: string): void
+}
+
+/** Values go into fields, units into their names; `error` is reduced to what holds no parameters. */
+export function createLog(level: string): Log {
+  return pino({
+    level,
+    base: null,
+    timestamp: stdTimeFunctions.isoTime,
+    formatters: { level: (label) => ({ level: label }) },
+    serializers: { error: describeError },
+    browser: {
+      serialize: true,
+      asObject: true,
+      formatters: { level: (label) => ({ level: label }) },
+      write: (line) => console.log(JSON.stringify(line)),
+    },
+  })
+}
+
+/** What lies at the bottom of an error, in one line; attempts at several addresses are joined. */
+export function rootCause(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  if (error.cause !== undefined) return rootCause(error.cause)
+  const { message, errors } = error as AggregateError
+  return message || (errors ?? []).map(rootCause).join('; ')
+}
+
+/** An error and its causes. Its other properties stay out: the driver keeps a statement's values there. */
+function describeError(error: unknown): object {
+  if (!(error instanceof Error)) return { message: String(error) }
+  const { name, message, stack, cause } = error
+  const code = (error as { code?: unknown }).code
+  return {
+    type: name,
+    message: message || rootCause(error),
+    ...(code ? { code } : {}),
+    stack,
+    ...(cause === undefined ? {} : { cause: describeError(cause) }),
+  }
+}

@@ -1,0 +1,18 @@
+// Writes one line for each request, when its answer is ready.
+import type { MiddlewareHandler } from 'hono'
+import type { Environment } from '../http/environment.ts'
+
+export const requestLog: MiddlewareHandler<Environment> = async function requestLog(c, next) {
+  const start = performance.now()
+  await next()
+  c.env.log.info(
+    {
+      request_id: c.var.requestId,
+      method: c.req.method,
+      path: c.req.path,
+      status: c.res.status,
+      duration_ms: Math.round((performance.now() - start) * 10) / 10,
+    },
+    'request',
+  )
+}

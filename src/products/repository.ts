@@ -1,0 +1,130 @@
+// Every statement on the table `products`. PostgreSQL writes the JSON, so no decimal and no microsecond is lost.
+import type { Sql } from '../database/connection.ts'
+import type { Database } from '../database/pool.ts'
+import type { NewProduct, ProductPatch } from './schema.ts'
+
+/** A product with its JSON as the API shows it. */
+export interface StoredProduct {
+  id: number
+  version: number
+  json: string
+}
+
+/** The columns of the API, in its order; the times in RFC 3339 whatever the session's time zone. */
+const columns = (sql: Sql) => sql`
+  id, sku, name, description, price, currency, stock, attributes, version,
+  to_char(created_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as created_at,
+  to_char(updated_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as updated_at`
+
+/** @throws {DatabaseError} `conflict`, when the sku is taken */
+export async function create(database: Database, product: NewProduct): Promise<StoredProduct> {
+  const { sku, name, description, price, currency, stock, attributes } = product
+  const rows = await database.write(
+    (sql) => sql<StoredProduct[]>`
+      with product as (
+        insert into products (sku, name, description, price, currency, stock, attributes)
+        values (${sku}, ${name}, ${description}, ${price}, ${currency}, ${stock}, ${sql.json(attributes)})
+        returning ${columns(sql)}
+      )
+      select id, version, row_to_json(product)::text as json from product`,
+  )
+  return rows[0]!
+}
+
+export async function find(database: Database, id: number): Promise<StoredProduct | undefined> {
+  const rows = await database.read(
+    (sql) => sql<StoredProduct[]>`
+      with product as (
+        select ${columns(sql)} from products where id = ${id}
+      )
+      select id, version, row_to_json(product)::text as json from product`,
+  )
+  return rows[0]
+}
+
+/**
+ * The products on one side of an id, newest first: those below it on the way to the next page,
+ * those above it on the way back. One more than `limit` is returned when there are more.
+ */
+export async function list(
+  database: Database,
+  page: { limit: number; below?: number | undefined; above?: number | undefined },
+): Promise<StoredProduct[]> {
+  const { limit, below, above } = page
+  return database.read(
+    (sql) => sql<StoredProduct[]>`
+      with product as (
+        select ${columns(sql)}
+        from products
+        ${below === undefined ? sql`` : sql`where id < ${below}`}
+        ${above === undefined ? sql`` : sql`where id > ${above}`}
+        order by id ${above === undefined ? sql`desc` : sql`asc`}
+        limit ${limit + 1}
+      )
+      select id, version, row_to_json(product)::text as json from product order by id desc`,
+  )
+}
+
+/** @throws {DatabaseError} `conflict`, when the sku is taken */
+export async function replace(
+  database: Database,
+  id: number,
+  product: NewProduct,
+): Promise<StoredProduct | undefined> {
+  const { sku, name, description, price, currency, stock, attributes } = product
+  const rows = await database.write(
+    (sql) => sql<StoredProduct[]>`
+      with product as (
+        update products
+        set sku = ${sku}, name = ${name}, description = ${description}, price = ${price},
+            currency = ${currency}, stock = ${stock}, attributes = ${sql.json(attributes)}
+        where id = ${id}
+        returning ${columns(sql)}
+      )
+      select id, version, row_to_json(product)::text as json from product`,
+  )
+  return rows[0]
+}
+
+/**
+ * Changes the fields that the patch names; null takes one back to its default.
+ * @throws {DatabaseError} `conflict`, when the sku is taken; `invalid`, when the attributes get too large
+ */
+export async function change(
+  database: Database,
+  id: number,
+  patch: ProductPatch,
+): Promise<StoredProduct | undefined> {
+  if (Object.keys(patch).length === 0) return find(database, id)
+  const rows = await database.write(
+    (sql) => sql<StoredProduct[]>`
+      with patch as (
+        select ${sql.json(patch)}::jsonb as fields
+      ), product as (
+        update products
+        set sku         = case when fields ? 'sku' then fields ->> 'sku' else sku end,
+            name        = coalesce(fields ->> 'name', name),
+            description = case when fields ? 'description' then fields ->> 'description' else description end,
+            price       = coalesce((fields ->> 'price')::numeric, price),
+            currency    = case when fields ? 'currency' then coalesce(fields ->> 'currency', 'USD') else currency end,
+            stock       = case when fields ? 'stock' then coalesce((fields ->> 'stock')::integer, 0) else stock end,
+            attributes  = case fields -> 'attributes'
+                            when 'null' then '{}'
+                            else jsonb_merge_patch(attributes, coalesce(fields -> 'attributes', '{}'))
+                          end
+        from patch
+        where id = ${id}
+        returning ${columns(sql)}
+      )
+      select id, version, row_to_json(product)::text as json from product`,
+  )
+  return rows[0]
+}
+
+/** Whether there was one to remove. */
+export async function remove(database: Database, id: number): Promise<boolean> {
+  const rows = await database.write(
+    (sql) => sql<{ id: number }[]>`delete from products where id = ${id} returning id`,
+  )
+  return rows.length > 0
+}

@@ -1,0 +1,99 @@
+// The products as a REST resource: path, check, statement, answer.
+import { type Context, Hono } from 'hono'
+import { readJson } from '../http/body.ts'
+import type { Environment } from '../http/environment.ts'
+import { decodeCursor, encodeCursor, pageLinks } from '../http/page.ts'
+import { Problem, renderProblems } from '../http/problem.ts'
+import { valid } from '../http/validation.ts'
+import * as repository from './repository.ts'
+import {
+  NewProduct,
+  productConstraints,
+  ProductPatch,
+  ProductPath,
+  ProductQuery,
+} from './schema.ts'
+
+/** What a cursor of the list belongs to. */
+const LIST = 'products -id'
+
+export const products = new Hono<Environment>()
+products.onError(renderProblems(productConstraints))
+
+products.get('/', valid('query', ProductQuery), async (c) => {
+  const { limit, cursor } = c.req.valid('query')
+  const from = cursor === undefined ? undefined : decodeCursor(cursor, LIST)
+  const back = from?.direction === 'prev'
+  const id = Number(from?.key[0])
+  const rows = await repository.list(c.var.database, {
+    limit,
+    below: from && !back ? id : undefined,
+    above: back ? id : undefined,
+  })
+  const more = rows.length > limit
+  const items = back ? rows.slice(-limit) : rows.slice(0, limit)
+  const next = (back || more) && items.length > 0
+  const prev = (back ? more : from !== undefined) && items.length > 0
+  const cursors = {
+    next: next ? encodeCursor({ direction: 'next', key: [items.at(-1)!.id] }, LIST) : null,
+    prev: prev ? encodeCursor({ direction: 'prev', key: [items[0]!.id] }, LIST) : null,
+  }
+  const json =
+    `{"items":[${items.map((product) => product.json).join(',')}],` +
+    `"next_cursor":${JSON.stringify(cursors.next)},"prev_cursor":${JSON.stringify(cursors.prev)}}`
+  return c.body(json, 200, { 'content-type': 'application/json', ...pageLinks(c.req.url, cursors) })
+})
+
+products.post('/', readJson('application/json'), valid('json', NewProduct), async (c) => {
+  const product = await repository.create(c.var.database, c.req.valid('json'))
+  c.header('location', `/products/${product.id}`)
+  return answer(c, product, 201)
+})
+
+products.get('/:id', valid('param', ProductPath), async (c) => {
+  return answer(c, await repository.find(c.var.database, c.req.valid('param').id))
+})
+
+products.put(
+  '/:id',
+  valid('param', ProductPath),
+  readJson('application/json'),
+  valid('json', NewProduct),
+  async (c) => {
+    const { id } = c.req.valid('param')
+    return answer(c, await repository.replace(c.var.database, id, c.req.valid('json')))
+  },
+)
+
+products.patch(
+  '/:id',
+  valid('param', ProductPath),
+  readJson('application/merge-patch+json', 'application/json'),
+  valid('json', ProductPatch),
+  async (c) => {
+    const { id } = c.req.valid('param')
+    return answer(c, await repository.change(c.var.database, id, c.req.valid('json')))
+  },
+)
+
+products.delete('/:id', valid('param', ProductPath), async (c) => {
+  const removed = await repository.remove(c.var.database, c.req.valid('param').id)
+  if (!removed) throw notFound()
+  return c.body(null, 204)
+})
+
+function answer(
+  c: Context,
+  product: repository.StoredProduct | undefined,
+  status: 200 | 201 = 200,
+) {
+  if (!product) throw notFound()
+  return c.body(product.json, status, {
+    'content-type': 'application/json',
+    etag: `"${product.version}"`,
+  })
+}
+
+function notFound() {
+  return new Problem('not_found', 'There is no product with this id.')
+}

@@ -1,0 +1,228 @@
+// What a product is: the rules of its fields, and which field each constraint of the table speaks of.
+import { z } from 'zod'
+import type { ConstraintFaults } from '../http/problem.ts'
+import { rule } from '../http/validation.ts'
+
+const MOST_ATTRIBUTES_BYTES = 16_384
+const DEEPEST_ATTRIBUTES = 100
+const LARGEST_STOCK = 2_147_483_647
+
+type Json = string | number | boolean | null | Json[] | { [name: string]: Json }
+type JsonObject = { [name: string]: Json }
+
+/** PostgreSQL holds any text but U+0000 and halves of surrogate pairs. */
+const isStorable = (text: string) => !text.includes('\0') && text.isWellFormed()
+const storable = rule('invalid_characters', 'must hold neither U+0000 nor lone surrogates')
+
+/** Characters are code points: 😀 is one here and in PostgreSQL, though two for JavaScript. */
+const hasAtMost = (most: number) => (text: string) =>
+  text.length <= most || (text.length <= 2 * most && Array.from(text).length <= most)
+const atMost = (most: number) => rule('too_big', `must have at most ${most} characters`)
+
+const text = z.string('must be a string').refine(isStorable, storable)
+const sku = text
+  .refine((value) => value !== '', rule('too_small', 'must have at least 1 character'))
+  .refine(hasAtMost(64), atMost(64))
+const name = text
+  .trim()
+  .refine((value) => value !== '', rule('too_small', 'must have at least 1 character'))
+  .refine(hasAtMost(200), atMost(200))
+const description = text.refine(hasAtMost(5000), atMost(5000))
+const currency = z
+  .string('must be a string')
+  .regex(/^[A-Z]{3}$/, 'must be three capital letters, such as USD')
+const stock = z
+  .number('must be a whole number')
+  .refine(Number.isInteger, rule('invalid_type', 'must be a whole number'))
+  .min(0, 'must be at least 0')
+  .max(LARGEST_STOCK, `must be at most ${LARGEST_STOCK}`)
+
+/** A number or a decimal string comes in; decimal text goes to PostgreSQL, so nothing is rounded. */
+const price = z
+  .union([z.number(), z.string()], rule('invalid_type', 'must be a number or a decimal string'))
+  .transform((value, context) => {
+    const decimal = String(value)
+    const fault = (code: string, message: string) => {
+      context.addIssue({ code: 'custom', message, params: { code } })
+      return z.NEVER
+    }
+    // A number that JavaScript writes with an exponent is far too large, or has too many decimals.
+    if (typeof value === 'string' && !/^-?(0|[1-9]\d*)(\.\d+)?$/.test(decimal)) {
+      return fault('invalid_format', 'must be a decimal number such as 12.50')
+    }
+    if (Number(value) < 0) return fault('too_small', 'must be at least 0')
+    if (Number(value) > 9_999_999_999.99) return fault('too_big', 'must be at most 9999999999.99')
+    if (!/^-?\d+(\.\d{1,2})?$/.test(decimal)) {
+      return fault('too_precise', 'must have at most two decimals')
+    }
+    return decimal
+  })
+
+const json = z
+  .custom<JsonObject>(isObject, rule('invalid_type', 'must be an object'))
+  .superRefine((value, context) => {
+    for (const { path, code, message } of findFaults(value, [])) {
+      context.addIssue({ code: 'custom', path, message, params: { code } })
+      return
+    }
+  })
+const attributes = json.refine(
+  (value) => new TextEncoder().encode(JSON.stringify(value)).length <= MOST_ATTRIBUTES_BYTES,
+  rule('too_big', `must be at most ${MOST_ATTRIBUTES_BYTES} bytes of compact JSON`),
+)
+
+/** The server's own fields: taken, so that what was read can be sent back, and not looked at. */
+const serverFields = {
+  id: z.unknown().optional(),
+  version: z.unknown().optional(),
+  created_at: z.unknown().optional(),
+  updated_at: z.unknown().optional(),
+}
+
+/** A whole product, for POST and PUT: what is left out gets its default. */
+export const NewProduct = z
+  .strictObject({
+    ...serverFields,
+    sku: sku.nullable().default(null),
+    name,
+    description: description.nullable().default(null),
+    price,
+    currency: currency.default('USD'),
+    stock: stock.default(0),
+    attributes: attributes.default({}),
+  })
+  .transform(withoutServerFields)
+export type NewProduct = z.infer<typeof NewProduct>
+
+/** A merge patch (RFC 7396). Its `attributes` are merged by PostgreSQL, which then checks their size. */
+export const ProductPatch = z
+  .strictObject({
+    ...serverFields,
+    sku: sku.nullable().optional(),
+    name: name.optional(),
+    description: description.nullable().optional(),
+    price: price.optional(),
+    currency: currency.nullable().optional(),
+    stock: stock.nullable().optional(),
+    attributes: json.nullable().optional(),
+  })
+  .transform(withoutServerFields)
+export type ProductPatch = z.infer<typeof ProductPatch>
+
+export const ProductPath = z.object({
+  id: z
+    .string()
+    .regex(/^[1-9]\d*$/, 'must be a positive integer')
+    // An integer beyond what an id can be is the id of no product, as 0 is.
+    .transform((id) => (Number(id) <= Number.MAX_SAFE_INTEGER ? Number(id) : 0)),
+})
+
+export const ProductQuery = z.strictObject({
+  limit: z
+    .string('must be given once')
+    .regex(/^\d+$/, { error: 'must be a whole number', abort: true })
+    .transform(Number)
+    .refine((limit) => limit >= 1, rule('too_small', 'must be at least 1'))
+    .refine((limit) => limit <= 100, rule('too_big', 'must be at most 100'))
+    .default(20),
+  cursor: z.string('must be given once').optional(),
+})
+
+/** A test holds this against the table: no constraint is without a field. */
+export const productConstraints: ConstraintFaults = {
+  products_pkey: { field: 'id', code: 'taken', detail: 'is taken by another product' },
+  products_sku_key: { field: 'sku', code: 'taken', detail: 'is taken by another product' },
+  products_id_range: { field: 'id', code: 'too_big', detail: 'must be at most 9007199254740991' },
+  products_sku_length: {
+    field: 'sku',
+    code: 'invalid_length',
+    detail: 'must have 1 to 64 characters',
+  },
+  products_name_length: {
+    field: 'name',
+    code: 'invalid_length',
+    detail: 'must have 1 to 200 characters',
+  },
+  products_name_trimmed: {
+    field: 'name',
+    code: 'invalid_format',
+    detail: 'must have no white space at its ends',
+  },
+  products_description_length: {
+    field: 'description',
+    code: 'too_big',
+    detail: 'must have at most 5000 characters',
+  },
+  products_price_range: {
+    field: 'price',
+    code: 'out_of_range',
+    detail: 'must be from 0 to 9999999999.99',
+  },
+  products_currency_format: {
+    field: 'currency',
+    code: 'invalid_format',
+    detail: 'must be three capital letters, such as USD',
+  },
+  products_stock_range: { field: 'stock', code: 'too_small', detail: 'must be at least 0' },
+  products_attributes_object: {
+    field: 'attributes',
+    code: 'invalid_type',
+    detail: 'must be an object',
+  },
+  products_attributes_size: {
+    field: 'attributes',
+    code: 'too_big',
+    detail: `must be at most ${MOST_ATTRIBUTES_BYTES} bytes of compact JSON, numbers written out`,
+  },
+  products_version_range: {
+    field: 'version',
+    code: 'out_of_range',
+    detail: 'must be from 1 to 9007199254740991',
+  },
+  products_created_at_range: {
+    field: 'created_at',
+    code: 'out_of_range',
+    detail: 'must be in the years 1 to 9999',
+  },
+  products_updated_at_range: {
+    field: 'updated_at',
+    code: 'out_of_range',
+    detail: 'must be in the years 1 to 9999',
+  },
+}
+
+function withoutServerFields<T extends Partial<Record<keyof typeof serverFields, unknown>>>(
+  input: T,
+) {
+  const { id: _, version: __, created_at: ___, updated_at: ____, ...fields } = input
+  return fields
+}
+
+function isObject(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** What PostgreSQL could not hold as it was sent: strings, names, numbers, depth. */
+function* findFaults(
+  value: Json,
+  path: (string | number)[],
+): Generator<{ path: (string | number)[]; code: string; message: string }> {
+  if (typeof value === 'string') {
+    if (!isStorable(value)) yield { path, code: storable.params.code, message: storable.error }
+  } else if (typeof value === 'number') {
+    if (!Number.isFinite(value)) yield { path, code: 'too_big', message: 'is too large a number' }
+  } else if (typeof value === 'object' && value !== null) {
+    if (path.length >= DEEPEST_ATTRIBUTES) {
+      yield {
+        path: [],
+        code: 'too_deep',
+        message: `must nest at most ${DEEPEST_ATTRIBUTES} levels`,
+      }
+      return
+    }
+    for (const [key, member] of Object.entries(value)) {
+      if (!isStorable(key)) yield { path: [], code: storable.params.code, message: storable.error }
+      yield* findFaults(member, [...path, Array.isArray(value) ? Number(key) : key])
+    }
+  }
+}

@@ -1,0 +1,60 @@
+// The door on Cloudflare Workers: one app per isolate, one pool of connections per request.
+import { createApp } from './app.ts'
+import { createPool, type Pool } from './database/pool.ts'
+import { DatabaseError } from './database/errors.ts'
+import { createLog } from './operations/log.ts'
+
+interface Bindings {
+  HYPERDRIVE?: { host: string; port: number; user: string; password: string; database: string }
+  LOG_LEVEL?: string
+}
+
+/** The platform's limit is six connections a request. */
+const CONNECTIONS = 5
+const STATEMENT_TIMEOUT_MS = 30_000
+
+const app = createApp()
+
+export default {
+  fetch(request: Request, bindings: Bindings): Response | Promise<Response> {
+    const log = createLog(bindings.LOG_LEVEL ?? 'info')
+    const database = bindings.HYPERDRIVE ? connect(bindings.HYPERDRIVE) : withoutBinding()
+    return app.fetch(request, { database, log, draining: false })
+  },
+}
+
+function connect(hyperdrive: NonNullable<Bindings['HYPERDRIVE']>): Pool {
+  // The parts, not `connectionString`: in a local run that one is not escaped.
+  const { host, port, user, password, database } = hyperdrive
+  return createPool({
+    // Hyperdrive itself speaks TLS with the server; the way to it stays inside the platform.
+    address: { host, port: Number(port), user, password, database, sslMode: 'disable' },
+    size: CONNECTIONS,
+    maxOverflow: 0,
+    timeoutMs: 30_000,
+    recycleMs: Infinity,
+    prePing: false,
+    connectTimeoutMs: 15_000,
+    queryTimeoutMs: STATEMENT_TIMEOUT_MS,
+    // Hyperdrive lends a server connection per transaction and resets it, so nothing can be set for longer.
+    begin: `begin; set local statement_timeout = ${STATEMENT_TIMEOUT_MS}`,
+    endSockets: false,
+  })
+}
+
+function withoutBinding(): Pool {
+  const fail = () =>
+    Promise.reject(
+      new DatabaseError(
+        'internal',
+        'the binding HYPERDRIVE is missing: create a Hyperdrive configuration and put its id into wrangler.toml',
+      ),
+    )
+  const database = { read: fail, write: fail, session: fail }
+  return {
+    ...database,
+    forBorrower: () => database,
+    stats: () => ({ limit: 0, idle: 0, lent: 0, opening: 0, waiting: 0, timeouts: 0 }),
+    close: () => Promise.resolve(),
+  }
+}
