@@ -26,10 +26,10 @@ const unanswered = new Set<ServerResponse>()
 const server = createHttpServer()
 let stoppedAt: number | undefined
 
-process.on('SIGTERM', stop)
-process.on('SIGINT', stop)
-process.on('uncaughtException', crash)
-process.on('unhandledRejection', crash)
+process.on('SIGTERM', (signal) => void stop(signal))
+process.on('SIGINT', (signal) => void stop(signal))
+process.on('uncaughtException', (error) => void crash(error))
+process.on('unhandledRejection', (error) => void crash(error))
 await start()
 
 function loadSettings(): Settings {
@@ -68,7 +68,9 @@ function createHttpServer() {
   const listener = getRequestListener((request) => app.fetch(request, lent), {
     errorHandler: refuse,
   })
-  const server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS }, listener)
+  const server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS }, (request, response) => {
+    void listener(request, response)
+  })
   server.prependListener('request', (_, response: ServerResponse) => {
     unanswered.add(response)
     if (lent.draining) response.shouldKeepAlive = false

@@ -15,6 +15,7 @@ import { basename, dirname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import type { DatabaseAddress } from '../database/connection.ts'
+import { hasEnded, leash } from './processes.ts'
 
 export interface EmbeddedPostgres {
   /** The superuser's way in, to the database `postgres`. */
@@ -40,6 +41,11 @@ type Account = { uid: number; gid: number } | undefined
 const run = promisify(execFile)
 
 const PASSWORD = 'postgres'
+/** The last orders to the leash of a server, see there; $1 is its folder. */
+const STOP = 'kill -INT "$0"'
+const STOP_AND_REMOVE = `${STOP}
+while kill -0 "$0" && [ -e "$1/postmaster.pid" ]; do sleep 1; done
+rm -rf "$1"`
 /** Survives reboots and, with its sticky bit, keeps others from replacing what is ours. */
 const SHARED_FOLDER = '/var/tmp'
 const INSTEAD = 'Use a PostgreSQL of your own: name it in DATABASE_URL or POSTGRES_*.'
@@ -80,7 +86,8 @@ export async function startPostgres(options: Options = {}): Promise<EmbeddedPost
       // Detached, so that Ctrl-C in a terminal does not reach it before the service has drained.
       { ...surroundings(account, formerPid), stdio: 'ignore', detached: true },
     )
-    const stopped = leash(server, folder, kept, account)
+    const orders = kept ? STOP : STOP_AND_REMOVE
+    const stopped = leash(server, orders, [folder], surroundings(account))
     if (await isReady(server, folder)) {
       const stop = async () => {
         server.kill('SIGINT')
@@ -261,27 +268,6 @@ async function commandOf(pid: string): Promise<string> {
   return (await listed.catch(() => ({ stdout: '' }))).stdout
 }
 
-/**
- * Stops the server when this process is gone without having done so: a shell reads from a pipe
- * whose other end closes with this process.
- * @returns when the server has ended, for whatever reason
- */
-async function leash(server: ChildProcess, folder: string, kept: boolean, account: Account) {
-  const script = `read -r ended && exit
-    kill -INT "$0"
-    while kill -0 "$0" && [ -e "$1/postmaster.pid" ]; do sleep 1; done
-    ${kept ? '' : 'rm -rf "$1"'}`
-  const shell = spawn('/bin/sh', ['-c', script, String(server.pid), folder], {
-    ...surroundings(account),
-    stdio: ['pipe', 'ignore', 'ignore'],
-    detached: true,
-  })
-  const released = once(shell, 'exit')
-  await once(server, 'exit')
-  shell.stdin.on('error', () => undefined).end('ended\n')
-  await released
-}
-
 /** Waits as pg_ctl does, by the state in the pid file: no stranger's server can be mistaken for it. */
 async function isReady(server: ChildProcess, folder: string): Promise<boolean> {
   for (let waits = 0; waits < 1200 && !hasEnded(server); waits++) {
@@ -291,8 +277,6 @@ async function isReady(server: ChildProcess, folder: string): Promise<boolean> {
   }
   return false
 }
-
-const hasEnded = (child: ChildProcess) => child.exitCode !== null || child.signalCode !== null
 
 async function freePort(): Promise<number> {
   const probe = createServer().listen(0, '127.0.0.1')

@@ -177,8 +177,14 @@ async function writeList(names: string[]): Promise<void> {
 async function withDatabase(use: (client: Client) => Promise<void>): Promise<void> {
   if (existsSync('.env')) process.loadEnvFile()
   const client = await connect(readSettings(process.env))
+  // Left alone, the event would end the process with a stack; it is the reason for what fails next.
+  let lost: unknown
+  client.on('error', (error) => (lost ??= error))
   try {
     await use(client)
+  } catch (error) {
+    if (!lost || reason(error).includes(reason(lost))) throw error
+    throw new Error(`${reason(error)}: ${reason(lost)}`, { cause: error })
   } finally {
     await client.end() // also gives the lock back and ends a failed file's transaction
   }
@@ -200,8 +206,6 @@ async function connect({ database: address, startUp, pool }: Settings): Promise<
       keepAliveInitialDelayMillis: 60_000,
       options: `-c lock_timeout=${LOCK_TIMEOUT_MS} -c statement_timeout=0`,
     })
-    // A connection that is lost fails the query; the event, left alone, would end the process.
-    client.on('error', ignore)
     try {
       await client.connect()
       return client

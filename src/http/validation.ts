@@ -1,6 +1,6 @@
 // The one way from input to typed values: @hono/zod-validator, with every fault told as a problem.
 import { zValidator } from '@hono/zod-validator'
-import { z } from 'zod'
+import type { z } from 'zod'
 import { type Fault, Problem } from './problem.ts'
 
 type Target = 'json' | 'query' | 'param'

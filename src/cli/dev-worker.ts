@@ -1,0 +1,50 @@
+// `npm run dev:worker`: the Worker in workerd on this machine, offline, against a real PostgreSQL.
+import { existsSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { databaseUrl, readDatabaseAddress, SettingsError } from '../config.ts'
+import { endGroup, onInterrupt, signalGroup, startGroup } from './processes.ts'
+
+/** Where wrangler looks for the database of the binding HYPERDRIVE in a local run. */
+const VARIABLE = 'CLOUDFLARE_HYPERDRIVE_LOCAL_CONNECTION_STRING_HYPERDRIVE'
+
+if (existsSync('.env')) process.loadEnvFile('.env')
+const env = {
+  ...process.env,
+  [VARIABLE]: findDatabase(),
+  WRANGLER_SEND_METRICS: 'false',
+  // What Cloudflare would tell about the client is made up, not asked for.
+  CLOUDFLARE_CF_FETCH_ENABLED: 'false',
+}
+process.chdir(fileURLToPath(new URL('../..', import.meta.url)))
+const wrangler = startGroup(process.execPath, [findWrangler(), ...parameters()], env)
+onInterrupt(
+  () => wrangler.leader.kill('SIGTERM'),
+  () => signalGroup(wrangler.leader, 'SIGKILL'),
+)
+const code = await wrangler.ended
+await endGroup(wrangler)
+process.exit(code ?? 1)
+
+function findDatabase(): string {
+  try {
+    return process.env[VARIABLE] || databaseUrl(readDatabaseAddress(process.env))
+  } catch (error) {
+    if (!(error instanceof SettingsError)) throw error
+    console.error(error.message)
+    process.exit(1)
+  }
+}
+
+function findWrangler(): string {
+  return join(
+    dirname(createRequire(import.meta.url).resolve('wrangler/package.json')),
+    'bin/wrangler.js',
+  )
+}
+
+function parameters(): string[] {
+  const port = process.env['PORT'] || '8787'
+  return ['dev', '--local', '--ip', '127.0.0.1', '--port', port]
+}

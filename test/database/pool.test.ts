@@ -1,0 +1,363 @@
+// What the pool and its sessions promise, and the behaviour of postgres.js 3.4.9 that they lean on.
+import { beforeAll, expect, test } from 'vitest'
+import type { Sql } from '../../src/database/connection.ts'
+import type { DatabaseError } from '../../src/database/errors.ts'
+import {
+  backends,
+  createDatabase,
+  killBackends,
+  lockTable,
+  type TestDatabase,
+} from '../support/database.ts'
+import { openPool } from '../support/pool.ts'
+import { startProxy } from '../support/proxy.ts'
+
+let database: TestDatabase
+
+beforeAll(async () => {
+  database = await createDatabase()
+})
+
+const one = (sql: Sql) => sql<{ n: number }[]>`select 1 as n`
+const pid = (sql: Sql) => sql<{ pid: number }[]>`select pg_backend_pid() as pid`
+const insert = (sql: Sql, name: string) =>
+  sql`insert into products (name, price) values (${name}, 1)`
+const named = async (name: string) =>
+  (await database.sql`select count(*)::int as n from products where name = ${name}`)[0]!['n']
+const failure = (work: Promise<unknown>) =>
+  work.then(
+    () => expect.fail('it did not fail'),
+    (error: unknown) => error as DatabaseError,
+  )
+/** A promise and the means to settle it. */
+function gate() {
+  return Promise.withResolvers<void>()
+}
+
+test('a session commits when it returns', async () => {
+  const pool = openPool(database.address)
+  const result = await pool.session(async (sql) => {
+    await insert(sql, 'committed')
+    return 7
+  })
+  expect(result).toBe(7)
+  expect(await named('committed')).toBe(1)
+  expect(pool.stats()).toMatchObject({ lent: 0, idle: 1, waiting: 0 })
+})
+
+test('a session rolls back when it throws, and its connection is clean', async () => {
+  const pool = openPool(database.address)
+  const fault = new Error('changed my mind')
+  const error = await failure(
+    pool.session(async (sql) => {
+      await insert(sql, 'rolled back')
+      throw fault
+    }),
+  )
+  expect(error).toBe(fault)
+  expect(await named('rolled back')).toBe(0)
+  const [backend] = await pool.read(pid)
+  const states = await database.sql`select state from pg_stat_activity where pid = ${backend!.pid}`
+  expect(states).toEqual([{ state: 'idle' }])
+  expect(await backends(database)).toBe(1)
+})
+
+test('a session whose failed statement was swallowed is an error, not a commit', async () => {
+  const pool = openPool(database.address)
+  const error = await failure(
+    pool.session(async (sql) => {
+      await insert(sql, 'half')
+      await sql`select 1 / 0`.catch(() => {})
+    }),
+  )
+  expect(error).toMatchObject({ name: 'DatabaseError', kind: 'internal' })
+  expect(await named('half')).toBe(0)
+})
+
+test('a statement after the end of its session is refused, never run elsewhere', async () => {
+  const pool = openPool(database.address)
+  let leaked: Sql
+  await pool.session(async (sql) => {
+    leaked = sql
+    await one(sql)
+  })
+  expect(await failure(insert(leaked!, 'leaked').execute())).toMatchObject({ kind: 'internal' })
+  expect(await named('leaked')).toBe(0)
+})
+
+test('a statement that is still running when its loan ends takes the connection with it', async () => {
+  const pool = openPool(database.address)
+  let straggler: Promise<unknown>
+  await pool.write(async (sql) => {
+    straggler = sql`select pg_sleep(5)`.execute()
+    straggler.catch(() => {})
+    await new Promise(setImmediate)
+  })
+  expect(await failure(straggler!)).toMatchObject({ kind: 'unavailable', lost: true })
+  expect(pool.stats()).toMatchObject({ idle: 0, lent: 0 })
+  expect((await pool.read(one))[0]!.n).toBe(1)
+})
+
+test('single statements need no transaction around them', async () => {
+  const pool = openPool(database.address)
+  await pool.write((sql) => insert(sql, 'single'))
+  expect(await named('single')).toBe(1)
+  const [row] = await pool.read(
+    (sql) => sql`select pg_current_xact_id_if_assigned() is null as none`,
+  )
+  expect(row!['none']).toBe(true)
+})
+
+test('no more than the limit is lent, and no more than the size is kept', async () => {
+  const pool = openPool(database.address)
+  const { release } = await lockTable(database)
+  const reads = Array.from({ length: 8 }, () =>
+    pool.read((sql) => sql`select count(*) from products`),
+  )
+  await expect.poll(() => pool.stats()).toMatchObject({ lent: 3, waiting: 5 })
+  await expect.poll(() => backends(database)).toBe(3)
+  await release()
+  await Promise.all(reads)
+  expect(pool.stats()).toMatchObject({ lent: 0, idle: 2, waiting: 0, limit: 3 })
+  await expect.poll(() => backends(database)).toBe(2)
+})
+
+test('waiters are served first come, first served', async () => {
+  const pool = openPool(database.address, { size: 1, maxOverflow: 0 })
+  const { promise, resolve } = gate()
+  const order: number[] = []
+  const first = pool.write(() => promise)
+  const others = [1, 2, 3].map((n) => pool.write(async () => void order.push(n)))
+  resolve()
+  await Promise.all([first, ...others])
+  expect(order).toEqual([1, 2, 3])
+})
+
+test('a waiter leaves at its time-out', async () => {
+  const pool = openPool(database.address, { size: 1, maxOverflow: 0, timeoutMs: 200 })
+  const { promise, resolve } = gate()
+  const holder = pool.write(() => promise)
+  const start = performance.now()
+  const error = await failure(pool.read(one))
+  expect(performance.now() - start).toBeGreaterThan(190)
+  expect(performance.now() - start).toBeLessThan(1000)
+  expect(error).toMatchObject({ kind: 'unavailable', code: 'POOL_TIMEOUT' })
+  expect(pool.stats()).toMatchObject({ waiting: 0, timeouts: 1 })
+  resolve()
+  await holder
+  expect((await pool.read(one))[0]!.n).toBe(1)
+})
+
+test('a waiter leaves when its client does, and does not take a connection along', async () => {
+  const pool = openPool(database.address, { size: 1, maxOverflow: 0 })
+  const { promise, resolve } = gate()
+  const holder = pool.write(() => promise)
+  const client = new AbortController()
+  const waiter = failure(pool.forBorrower(() => client.signal).read(one))
+  expect(pool.stats().waiting).toBe(1)
+  client.abort()
+  expect(await waiter).toMatchObject({ name: 'AbortError' })
+  expect(pool.stats().waiting).toBe(0)
+  resolve()
+  await holder
+  expect((await pool.read(one))[0]!.n).toBe(1)
+})
+
+test('an old connection is replaced when it is lent, not in use', async () => {
+  const pool = openPool(database.address, { recycleMs: 300 })
+  const [first] = await pool.session(async (sql) => {
+    const before = await pid(sql)
+    await sql`select pg_sleep(0.4)`
+    expect((await pid(sql))[0]).toEqual(before[0])
+    return before
+  })
+  const [second] = await pool.read(pid)
+  expect(second!.pid).not.toBe(first!.pid)
+  await expect.poll(() => backends(database)).toBe(1)
+})
+
+test.for([
+  ['a statement', (sql: Sql) => one(sql), 'read'],
+  ['a session', (sql: Sql) => one(sql), 'session'],
+] as const)('%s does not notice that idle connections were killed', async ([, work, method]) => {
+  const pool = openPool(database.address, { size: 3, maxOverflow: 0 })
+  await Promise.all([1, 2, 3].map(() => pool.read((sql) => sql`select pg_sleep(0.1)`)))
+  expect(pool.stats().idle).toBe(3)
+  expect(await killBackends(database)).toBe(3)
+  for (let i = 0; i < 10; i++) await pool[method](work)
+})
+
+test('a connection that a silent network took away is replaced before the borrower notices', async () => {
+  const proxy = await startProxy(database.address)
+  const pool = openPool(proxy.address, { timeoutMs: 10_000 })
+  await pool.write(one)
+  proxy.lose()
+  await new Promise((resolve) => setTimeout(resolve, 1100)) // longer than a connection is trusted
+  const start = performance.now()
+  await pool.write(one)
+  expect(performance.now() - start).toBeLessThan(6000)
+  expect(proxy.accepted()).toBe(2)
+}, 20_000)
+
+test('a killed backend fails its session, and nothing else', async () => {
+  const pool = openPool(database.address)
+  const error = await failure(
+    pool.session(async (sql) => {
+      await insert(sql, 'killed')
+      await killBackends(database)
+      await insert(sql, 'killed')
+    }),
+  )
+  expect(error).toMatchObject({ kind: 'unavailable' })
+  expect(await named('killed')).toBe(0)
+  for (let i = 0; i < 5; i++) expect((await pool.read(one))[0]!.n).toBe(1)
+})
+
+test('a read whose connection is lost under way is tried again, a write is not', async () => {
+  const pool = openPool(database.address)
+  let reads = 0
+  const read = pool.read(async (sql) => {
+    if (++reads > 1) return one(sql)
+    return sql`select pg_sleep(2)`
+  })
+  await expect.poll(() => pool.stats().lent - pool.stats().opening + reads).toBeGreaterThan(0)
+  await expect.poll(() => backends(database)).toBe(1)
+  await killBackends(database)
+  expect((await read).length).toBe(1)
+  expect(reads).toBe(2)
+
+  let writes = 0
+  const write = failure(
+    pool.write((sql) => {
+      writes++
+      return sql`select pg_sleep(2)`
+    }),
+  )
+  await expect.poll(() => backends(database)).toBe(1)
+  await killBackends(database)
+  expect(await write).toMatchObject({ kind: 'unavailable', lost: true })
+  expect(writes).toBe(1)
+})
+
+test('a deadlock is broken by PostgreSQL, and the session that lost is run again', async () => {
+  const pool = openPool(database.address)
+  await database.sql`insert into products (name, price, sku) values ('d', 1, 'd1'), ('d', 1, 'd2')`
+  let attempts = 0
+  const lock = (sql: Sql, sku: string) =>
+    sql`update products set stock = stock + 1 where sku = ${sku}`
+  const both = gate()
+  const crossing = (first: string, second: string) =>
+    pool.session(async (sql) => {
+      await lock(sql, first)
+      if (++attempts === 2) both.resolve()
+      await both.promise
+      await lock(sql, second)
+    })
+  await Promise.all([crossing('d1', 'd2'), crossing('d2', 'd1')])
+  expect(attempts).toBe(3)
+  const rows = await database.sql`select stock from products where sku in ('d1', 'd2')`
+  expect(rows.map((row) => row['stock'])).toEqual([2, 2])
+})
+
+test('a prepared statement survives a migration of its table', async () => {
+  const pool = openPool(database.address, { size: 1, maxOverflow: 0 })
+  await database.sql`create table changing (a integer)`
+  const read = (sql: Sql) => sql`select * from changing`
+  await pool.session(read)
+  await database.sql`alter table changing add b integer`
+  await pool.session(read)
+  await database.sql`alter table changing add c integer`
+  await pool.read(read)
+})
+
+test('rows of a statement that failed do not reach the next one', async () => {
+  const pool = openPool(database.address, { size: 1, maxOverflow: 0 })
+  const failing = (sql: Sql) => sql`select 1 / (3 - n) from generate_series(1, 5) as n`
+  expect(await failure(pool.read(failing))).toMatchObject({ kind: 'invalid', code: '22012' })
+  expect(await pool.read(one)).toEqual([{ n: 1 }])
+  expect(pool.stats().idle).toBe(1)
+})
+
+test('a statement past the limit of the server is a time-out, and its connection stays', async () => {
+  const pool = openPool(database.address, { parameters: { statement_timeout: 200 } })
+  expect(await failure(pool.read((sql) => sql`select pg_sleep(5)`))).toMatchObject({
+    kind: 'timeout',
+    code: '57014',
+  })
+  expect(pool.stats().idle).toBe(1)
+})
+
+test('a statement past the limit on this side gives its connection up', async () => {
+  const pool = openPool(database.address, { queryTimeoutMs: 200 })
+  const start = performance.now()
+  expect(await failure(pool.read((sql) => sql`select pg_sleep(5)`))).toMatchObject({
+    kind: 'timeout',
+  })
+  expect(performance.now() - start).toBeLessThan(1500)
+  expect(pool.stats()).toMatchObject({ idle: 0, lent: 0 })
+})
+
+test('constraints are recognised by name, values by column, nothing by text', async () => {
+  const pool = openPool(database.address)
+  await database.sql`insert into products (name, price, sku) values ('c', 1, 'twice')`
+  const write = (statement: (sql: Sql) => Promise<unknown>) => failure(pool.write(statement))
+  expect(
+    await write((sql) => sql`insert into products (name, price, sku) values ('c', 1, 'twice')`),
+  ).toMatchObject({ kind: 'conflict', code: '23505', constraint: 'products_sku_key' })
+  expect(
+    await write((sql) => sql`insert into products (name, price) values ('c', -1)`),
+  ).toMatchObject({ kind: 'invalid', constraint: 'products_price_range' })
+  expect(await write((sql) => sql`insert into products (price) values (1)`)).toMatchObject({
+    kind: 'invalid',
+    column: 'name',
+  })
+  expect(await write((sql) => sql`select ${'x'}::text::integer`)).toMatchObject({ kind: 'invalid' })
+  expect(await write((sql) => sql`select * from nothing`)).toMatchObject({ kind: 'internal' })
+})
+
+test('times keep their microseconds and bigints are numbers', async () => {
+  const pool = openPool(database.address, { parameters: { TimeZone: 'UTC' } })
+  const [row] = await pool.read(
+    (sql) => sql`select '2026-01-02 03:04:05.678901Z'::timestamptz as t, 9007199254740991 as n`,
+  )
+  expect(row).toEqual({ t: '2026-01-02 03:04:05.678901+00', n: 9007199254740991 })
+})
+
+test('closing refuses newcomers and waiters, lets borrowers finish, leaves no backend', async () => {
+  const own = await createDatabase()
+  const pool = openPool(own.address, { size: 1, maxOverflow: 0 })
+  const { promise, resolve } = gate()
+  const holder = pool.session(async (sql) => {
+    await insert(sql, 'last one')
+    await promise
+  })
+  await expect.poll(() => pool.stats().opening).toBe(0)
+  const waiter = failure(pool.read(one))
+  const closed = pool.close(2000)
+  expect(await waiter).toMatchObject({ kind: 'unavailable', code: 'POOL_CLOSED' })
+  expect(await failure(pool.read(one))).toMatchObject({ code: 'POOL_CLOSED' })
+  resolve()
+  await holder
+  await closed
+  expect(await own.sql`select name from products`).toEqual([{ name: 'last one' }])
+  expect(await backends(own)).toBe(0)
+})
+
+test('closing does not wait longer than its grace', async () => {
+  const pool = openPool(database.address)
+  const sleeper = failure(pool.read((sql) => sql`select pg_sleep(5)`))
+  await expect.poll(() => backends(database)).toBe(1)
+  const start = performance.now()
+  await pool.close(100)
+  expect(performance.now() - start).toBeLessThan(1000)
+  expect(await sleeper).toMatchObject({ kind: 'unavailable' })
+})
+
+test('a server that hangs up before it lets anybody in does not hold a borrower', async () => {
+  const proxy = await startProxy({ ...database.address, port: 1 }) // nobody is behind it
+  const pool = openPool(proxy.address, { connectTimeoutMs: 500 })
+  const start = performance.now()
+  expect(await failure(pool.read(one))).toMatchObject({ kind: 'unavailable' })
+  expect(performance.now() - start).toBeLessThan(1500)
+  await proxy.stop()
+})

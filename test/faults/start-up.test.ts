@@ -1,0 +1,198 @@
+// A start succeeds only when it is right, waits where waiting helps, and says what is wrong.
+import { createServer } from 'node:net'
+import { once } from 'node:events'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { spawn } from 'node:child_process'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { createApi, expectProblem } from '../support/api.ts'
+import { atTheEnd } from '../support/clean-up.ts'
+import { createDatabase } from '../support/database.ts'
+import { startProxy } from '../support/proxy.ts'
+import { runService, spawnService, startService } from '../support/service.ts'
+import { databaseUrl } from '../../src/config.ts'
+import { migrations } from '../../src/database/migrations.ts'
+
+const quick = { CONNECT_RETRY_DELAY: '0.05' }
+
+/** What the service wrote last. */
+const lastLine = (output: string) => output.trimEnd().split('\n').at(-1)!
+
+test('without settings one message names what is missing, exit code 1', async () => {
+  const { code, output } = await runService({})
+  expect(code).toBe(1)
+  expect(output).toBe(
+    'the settings are not complete:\n' +
+      '  POSTGRES_USER is required\n  POSTGRES_PASSWORD is required\n  POSTGRES_DB is required\n',
+  )
+})
+
+test('without a server: five attempts two seconds apart, exit code 1, the cause in the last line', async () => {
+  const database = await createDatabase()
+  const proxy = await startProxy(database.address)
+  proxy.refuse()
+  const { code, output, log, durationMs } = await runService({
+    DATABASE_URL: databaseUrl(proxy.address),
+  })
+  expect(code).toBe(1)
+  expect(log.map((line) => line['level'])).toEqual(['warn', 'warn', 'warn', 'warn', 'fatal'])
+  expect(log.slice(0, 4).map((line) => line['attempt'])).toEqual([1, 2, 3, 4])
+  expect(lastLine(output)).toContain('ECONNREFUSED')
+  expect(durationMs).toBeGreaterThan(8000)
+  expect(durationMs).toBeLessThan(12_000)
+  const times = log.map((line) => Date.parse(String(line['time'])))
+  for (let i = 1; i < times.length; i++) {
+    expect(times[i]! - times[i - 1]!).toBeGreaterThan(1950)
+    expect(times[i]! - times[i - 1]!).toBeLessThan(2700)
+  }
+})
+
+test('a server that comes up three seconds late is waited for', async () => {
+  const database = await createDatabase()
+  const proxy = await startProxy(database.address)
+  proxy.refuse()
+  const late = new Promise((resolve) => setTimeout(resolve, 3000)).then(() => proxy.pass())
+  const service = await startService({ DATABASE_URL: databaseUrl(proxy.address) })
+  await late
+  expect((await createApi(service.url).get('/products')).status).toBe(200)
+  expect(service.log.find((line) => line['msg'] === 'database ready')).toMatchObject({
+    version: expect.stringMatching(/^PostgreSQL \d+/),
+  })
+})
+
+test('nothing listens before the database has answered', async () => {
+  const database = await createDatabase()
+  const proxy = await startProxy(database.address)
+  proxy.silence()
+  const probe = createServer().listen(0, '127.0.0.1')
+  await once(probe, 'listening')
+  const { port } = probe.address() as { port: number }
+  probe.close()
+  const service = spawnService({ DATABASE_URL: databaseUrl(proxy.address), PORT: String(port) })
+  const health = () => fetch(`http://127.0.0.1:${port}/health`).then((answer) => answer.status)
+  await expect.poll(() => proxy.open()).toBe(1)
+  await expect(health()).rejects.toThrow()
+  await proxy.pass()
+  await service.logged('listening')
+  expect(await health()).toBe(200)
+})
+
+test.for([
+  ['a wrong password', { POSTGRES_PASSWORD: 'not-the-s3cr3t' }, '28P01'],
+  ['an unknown database', { POSTGRES_DB: 'nowhere' }, '3D000'],
+  ['an unknown user', { POSTGRES_USER: 'nobody-here' }, '28'],
+  ['a server without TLS', { POSTGRES_SSLMODE: 'require' }, 'TLS'],
+] as const)('%s ends the start at once, without the secret', async ([, wrong, sign]) => {
+  const { address } = await createDatabase()
+  const { code, output, log, durationMs } = await runService({
+    POSTGRES_HOST: address.host,
+    POSTGRES_PORT: String(address.port),
+    POSTGRES_USER: address.user,
+    POSTGRES_PASSWORD: address.password,
+    POSTGRES_DB: address.database,
+    ...wrong,
+  })
+  expect(code).toBe(1)
+  expect(log).toHaveLength(1)
+  expect(log[0]).toMatchObject({ level: 'fatal' })
+  expect(lastLine(output)).toContain(sign)
+  expect(durationMs).toBeLessThan(2000)
+  expect(output).not.toContain('s3cr3t')
+  expect(output).not.toContain(`:${address.password}@`)
+})
+
+test('a host that is not in the DNS yet is waited for', async () => {
+  const { code, log } = await runService({
+    ...quick,
+    CONNECT_MAX_RETRIES: '3',
+    DATABASE_URL: 'postgres://u:p@db.invalid/d',
+  })
+  expect(code).toBe(1)
+  expect(log.map((line) => line['level'])).toEqual(['warn', 'warn', 'fatal'])
+  expect(JSON.stringify(log.at(-1))).toMatch(/ENOTFOUND|EAI_AGAIN/)
+})
+
+test('a server that hangs up on everybody is given up in time', async () => {
+  let connections = 0
+  const server = createServer((socket) => {
+    connections++
+    socket.on('error', () => {}).end()
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  atTheEnd(async () => server.close())
+  const { port } = server.address() as { port: number }
+  const { code, durationMs } = await runService({
+    ...quick,
+    CONNECT_MAX_RETRIES: '2',
+    CONNECT_TIMEOUT: '0.5',
+    DATABASE_URL: `postgres://u:p@127.0.0.1:${port}/d`,
+  })
+  expect(code).toBe(1)
+  expect(connections).toBeGreaterThan(1)
+  expect(durationMs).toBeLessThan(3000)
+})
+
+test('pending migrations are named, and keep the service from being ready', async () => {
+  const database = await createDatabase({ empty: true })
+  const service = await startService({ DATABASE_URL: database.url })
+  expect(await service.logged('migrations are pending: npm run migrate -- upgrade')).toMatchObject({
+    level: 'warn',
+    pending: migrations,
+  })
+  const api = createApi(service.url)
+  const problem = expectProblem(await api.get('/ready'), 503, 'unavailable')
+  expect(problem.detail).toContain(migrations[0])
+  expect((await api.get('/health')).status).toBe(200)
+  expectProblem(await api.get('/products'), 500, 'internal')
+})
+
+test('a port that is taken ends the start', async () => {
+  const database = await createDatabase()
+  const service = await startService({ DATABASE_URL: database.url })
+  const { port } = new URL(service.url)
+  const second = await runService({ DATABASE_URL: database.url, PORT: port })
+  expect(second.code).toBe(1)
+  expect(lastLine(second.output)).toContain('EADDRINUSE')
+})
+
+test('passwords and names may have any character', async () => {
+  const database = await createDatabase({ name: 'a b/c%41?ü' })
+  const password = `p@ss/w:rd?#%25 "ü'`
+  const role = `r@le ${database.address.database}`
+  const { sql } = database
+  await sql.unsafe(
+    `create role "${role}" superuser login password '${password.replace(`'`, `''`)}'`,
+  )
+  atTheEnd(async () => void (await sql.unsafe(`drop role "${role}"`)))
+  const settings = {
+    POSTGRES_HOST: database.address.host,
+    POSTGRES_PORT: String(database.address.port),
+    POSTGRES_USER: role,
+    POSTGRES_PASSWORD: password,
+    POSTGRES_DB: database.address.database,
+  }
+  const byParts = await startService(settings)
+  expect((await createApi(byParts.url).get('/products')).status).toBe(200)
+  const url = databaseUrl({ ...database.address, user: role, password })
+  const byUrl = await startService({ DATABASE_URL: url })
+  expect((await createApi(byUrl.url).get('/products')).status).toBe(200)
+  expect(byParts.output() + byUrl.output()).not.toContain(password)
+})
+
+test('a file .env fills in what the environment leaves out', async () => {
+  const database = await createDatabase()
+  const folder = await mkdtemp(join(tmpdir(), 'larder-env-'))
+  atTheEnd(() => rm(folder, { recursive: true }))
+  await writeFile(join(folder, '.env'), `DATABASE_URL="${database.url}"\nPORT=1\nHOST=127.0.0.1\n`)
+  const child = spawn(process.execPath, [join(import.meta.dirname, '../../src/node.ts')], {
+    cwd: folder,
+    env: { PATH: process.env['PATH'], PORT: '0' },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  atTheEnd(async () => child.kill('SIGKILL'))
+  let output = ''
+  child.stdout.on('data', (data: Buffer) => (output += data.toString()))
+  await expect.poll(() => output, { timeout: 10_000 }).toContain('"listening"')
+  expect(output).not.toContain('"port":1,')
+})

@@ -1,0 +1,119 @@
+// A stop answers what was taken, leaves no connection behind, and can be forced.
+import { connect } from 'node:net'
+import { expect, test } from 'vitest'
+import { createApi, product } from '../support/api.ts'
+import { backends, blocked, createDatabase, lockTable } from '../support/database.ts'
+import { spawnService, startService } from '../support/service.ts'
+
+test('SIGTERM under fifty clients: every request taken is answered whole, exit code 0', async () => {
+  const database = await createDatabase()
+  const service = await startService({ DATABASE_URL: database.url })
+  let stopping = false
+  let created = 0
+  const unexpected: unknown[] = []
+  const clients = Array.from({ length: 50 }, async () => {
+    const api = createApi(service.url)
+    for (;;) {
+      try {
+        const answer = await api.post('/products', product())
+        if (answer.status !== 201 || answer.body === undefined) unexpected.push(answer)
+        created++
+        if (answer.headers['connection'] === 'close') return
+      } catch (error) {
+        // A new connection is refused, a kept one that was idle is closed: neither request was taken.
+        const { code } = error as NodeJS.ErrnoException
+        if (!stopping || (code !== 'ECONNREFUSED' && code !== 'ECONNRESET')) unexpected.push(error)
+        return
+      }
+    }
+  })
+  await expect.poll(() => created).toBeGreaterThan(200)
+  stopping = true
+  expect(await service.stop('SIGTERM')).toBe(0)
+  await Promise.all(clients)
+  expect(unexpected).toEqual([])
+  expect(await backends(database)).toBe(0)
+  const [row] = await database.sql`select count(*)::int as n from products`
+  expect(row!['n']).toBe(created)
+})
+
+test('a request that waits for its answer gets it, a new connection is refused', async () => {
+  const database = await createDatabase()
+  const service = await startService({ DATABASE_URL: database.url })
+  const api = createApi(service.url)
+  const lock = await lockTable(database)
+  const write = api.post('/products', product())
+  await expect.poll(() => blocked(database)).toBe(1)
+  service.process.kill('SIGTERM')
+  await service.logged('draining')
+  await expect(createApi(service.url).get('/health')).rejects.toThrow('ECONNREFUSED')
+  await lock.release()
+  expect((await write).status).toBe(201)
+  expect(await service.exited).toEqual({ code: 0, signal: null })
+  expect(await backends(database)).toBe(0)
+})
+
+test('while it drains, /ready says so on a connection that is still there', async () => {
+  const database = await createDatabase()
+  const service = await startService({ DATABASE_URL: database.url })
+  const api = createApi(service.url)
+  const lock = await lockTable(database)
+  const write = api.post('/products', product())
+  await expect.poll(() => blocked(database)).toBe(1)
+
+  const socket = connect(Number(new URL(service.url).port), '127.0.0.1')
+  let received = ''
+  socket.on('data', (data) => (received += data.toString()))
+  // A request that is still on its way when the signal comes keeps its connection.
+  socket.write('GET /ready HTTP/1.1\r\nHost: larder\r\n')
+  await new Promise((resolve) => setTimeout(resolve, 200))
+  service.process.kill('SIGTERM')
+  await service.logged('draining')
+  socket.write('\r\n')
+  await expect.poll(() => received).toContain('draining')
+  expect(received).toMatch(/^HTTP\/1.1 503 /)
+  expect(received).toMatch(/connection: close/i)
+
+  await lock.release()
+  expect((await write).status).toBe(201)
+  expect((await service.exited).code).toBe(0)
+})
+
+test('requests that take longer than SHUTDOWN_TIMEOUT are cut off, exit code 1', async () => {
+  const database = await createDatabase()
+  const service = await startService({ DATABASE_URL: database.url, SHUTDOWN_TIMEOUT: '0.5' })
+  await lockTable(database)
+  const write = createApi(service.url).post('/products', product())
+  write.catch(() => {})
+  await expect.poll(() => blocked(database)).toBe(1)
+  const start = performance.now()
+  expect(await service.stop('SIGTERM')).toBe(1)
+  expect(performance.now() - start).toBeGreaterThan(450)
+  expect(performance.now() - start).toBeLessThan(2500)
+  await expect(write).rejects.toThrow()
+})
+
+test('a second signal ends it at once; one press that arrives twice is one', async () => {
+  const database = await createDatabase()
+  const service = await startService({ DATABASE_URL: database.url })
+  await lockTable(database)
+  const write = createApi(service.url).post('/products', product())
+  write.catch(() => {})
+  await expect.poll(() => blocked(database)).toBe(1)
+  service.process.kill('SIGINT')
+  service.process.kill('SIGINT')
+  await service.logged('draining')
+  await new Promise((resolve) => setTimeout(resolve, 1100))
+  expect(service.process.exitCode).toBe(null)
+  const start = performance.now()
+  expect(await service.stop('SIGINT')).toBe(1)
+  expect(performance.now() - start).toBeLessThan(500)
+})
+
+test('a signal during a start that still waits for its database ends it', async () => {
+  const service = spawnService({ DATABASE_URL: 'postgres://u:p@127.0.0.1:1/d' })
+  await service.logged('the database does not answer yet')
+  const start = performance.now()
+  expect(await service.stop('SIGTERM')).toBe(0)
+  expect(performance.now() - start).toBeLessThan(1500)
+})

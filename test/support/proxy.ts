@@ -1,0 +1,139 @@
+// A network between the service and PostgreSQL that can be broken in the ways networks break.
+import { randomInt } from 'node:crypto'
+import { once } from 'node:events'
+import { connect, createServer, type Server, type Socket } from 'node:net'
+import type { DatabaseAddress } from '../../src/database/connection.ts'
+import { atTheEnd } from './clean-up.ts'
+
+const HOST = '127.0.0.1'
+
+export interface Proxy {
+  /** The database as it is reached through here. */
+  address: DatabaseAddress
+  /** How many connections were taken so far, and how many of them are there. */
+  accepted: () => number
+  open: () => number
+  /** Everything flows; what was held back arrives late. */
+  pass: () => Promise<void>
+  /** Connections stay and new ones are taken, but not a byte goes through, nor a FIN. */
+  silence: () => void
+  /** Nobody listens: new connections are refused, those there are go on. */
+  refuse: () => void
+  /** Existing connections fall silent for good, as in a firewall that lost its state. */
+  lose: () => void
+  /** Existing connections end with a RST. */
+  reset: () => void
+  /** Existing connections end with a FIN. */
+  cut: () => void
+  stop: () => Promise<void>
+}
+
+/** A connection of a client's and the one made for it. */
+interface Pair {
+  sockets: [client: Socket, server: Socket]
+  flowing: boolean
+  lost: boolean
+}
+
+/** Starts the proxy before a database; it ends with the test, or with the file. */
+export async function startProxy(to: DatabaseAddress): Promise<Proxy> {
+  const pairs = new Set<Pair>()
+  let accepted = 0
+  let silent = false
+
+  function accept(client: Socket) {
+    accepted += 1
+    const server = connect({ host: to.host, port: to.port, allowHalfOpen: true })
+    const pair: Pair = { sockets: [client, server], flowing: false, lost: false }
+    pairs.add(pair)
+    for (const socket of pair.sockets) {
+      socket.setNoDelay(true)
+      socket
+        .on('error', () => {})
+        .on('close', () => {
+          if (pair.flowing) passReset(pair)
+          if (client.closed && server.closed) pairs.delete(pair)
+        })
+    }
+    if (!silent) flow(pair)
+  }
+
+  const { listener, port } = await listenSomewhere(accept)
+  let current: Server = listener
+  const close = async () => {
+    const closed = current.listening ? once(current, 'close') : undefined
+    current.close()
+    for (const socket of sockets(pairs)) socket.destroy()
+    await closed
+  }
+  atTheEnd(close)
+
+  return {
+    address: { ...to, host: HOST, port },
+    accepted: () => accepted,
+    open: () => pairs.size,
+    async pass() {
+      silent = false
+      for (const pair of pairs) if (!pair.lost) flow(pair)
+      if (!current.listening) current = await listen(port, accept)
+    },
+    silence() {
+      silent = true
+      for (const pair of pairs) hold(pair)
+    },
+    refuse: () => current.close(),
+    lose() {
+      for (const pair of pairs) hold(pair).lost = true
+    },
+    reset() {
+      for (const socket of sockets(pairs)) socket.resetAndDestroy()
+    },
+    cut() {
+      for (const pair of pairs) hold(pair).lost = true
+      for (const socket of sockets(pairs)) socket.resume().end()
+    },
+    stop: close,
+  }
+}
+
+const sockets = (pairs: Set<Pair>) => [...pairs].flatMap((pair) => pair.sockets)
+
+function flow(pair: Pair) {
+  if (pair.flowing) return
+  pair.flowing = true
+  const [client, server] = pair.sockets
+  client.pipe(server).pipe(client)
+  passReset(pair)
+}
+
+/** A FIN goes through as the end of a stream; a connection that breaks off breaks the other one. */
+function passReset({ sockets: [client, server] }: Pair) {
+  if (client.errored) server.resetAndDestroy()
+  if (server.errored) client.resetAndDestroy()
+}
+
+function hold(pair: Pair): Pair {
+  pair.flowing = false
+  const [client, server] = pair.sockets
+  client.unpipe(server)
+  server.unpipe(client)
+  return pair
+}
+
+/** Below the ports that outgoing connections get: none of those is to take it while it refuses. */
+async function listenSomewhere(accept: (client: Socket) => void) {
+  for (;;) {
+    const port = randomInt(20_000, 30_000)
+    try {
+      return { port, listener: await listen(port, accept) }
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
+    }
+  }
+}
+
+async function listen(port: number, accept: (client: Socket) => void): Promise<Server> {
+  const listener = createServer({ allowHalfOpen: true }, accept).listen(port, HOST)
+  await once(listener, 'listening')
+  return listener
+}

@@ -1,0 +1,25 @@
+// What the contract is tested on: a database of its own, and the service on the project's runtime.
+import { inject } from 'vitest'
+import { createApi, type Api } from './api.ts'
+import { createDatabase, type TestDatabase } from './database.ts'
+import type { Settings } from './environment.ts'
+import type { Service } from './process.ts'
+import { startService } from './service.ts'
+import { startWorker } from './worker.ts'
+
+export interface Target extends Service {
+  runtime: 'node' | 'workerd'
+  database: TestDatabase
+  api: Api
+}
+
+/** Starts it for the test, or in `beforeAll` for the file; it is stopped by itself. */
+export async function startTarget(settings: Settings = {}): Promise<Target> {
+  const runtime = inject('runtime')
+  const database = await createDatabase()
+  const service =
+    runtime === 'node'
+      ? await startService({ DATABASE_URL: database.url, ...settings })
+      : await startWorker({ databaseUrl: database.url, settings })
+  return { ...service, runtime, database, api: createApi(service.url) }
+}

@@ -1,0 +1,26 @@
+// How the tests run: one PostgreSQL for all of them, and the contract once on each runtime.
+import { join } from 'node:path'
+import { defineConfig } from 'vitest/config'
+
+const contract = ['test/contract/**/*.test.ts']
+
+export default defineConfig({
+  root: join(import.meta.dirname, '..'),
+  test: {
+    // The code runs as it does in the service: by Node, and not by Vite.
+    experimental: { viteModuleRunner: false, nodeLoader: false },
+    globalSetup: ['test/support/global-setup.ts'],
+    setupFiles: ['test/support/setup.ts'],
+    // Most of a test is waiting for the service, which is a process of its own.
+    maxWorkers: 3,
+    // A start with all its attempts to connect takes 8 s and a drain 15 s, on a busy machine more.
+    testTimeout: 30_000,
+    hookTimeout: 60_000,
+    expect: { poll: { timeout: 10_000, interval: 20 } },
+    projects: [
+      { test: { name: 'node', include: contract, provide: { runtime: 'node' } } },
+      { test: { name: 'workerd', include: contract, provide: { runtime: 'workerd' } } },
+      { test: { name: 'once', include: ['test/**/*.test.ts'], exclude: contract } },
+    ],
+  },
+})
