@@ -21,7 +21,7 @@ const KEEP_ALIVE_MS = 65_000
 const settings = loadSettings()
 const log = createLog(settings.logLevel)
 const pool = connect(settings)
-const lent = { database: pool, log, draining: false }
+const lent = { database: pool, log, notReady: undefined as string | undefined }
 const unanswered = new Set<ServerResponse>()
 const server = createHttpServer()
 let stoppedAt: number | undefined
@@ -73,10 +73,10 @@ function createHttpServer() {
   })
   server.prependListener('request', (_, response: ServerResponse) => {
     unanswered.add(response)
-    if (lent.draining) response.shouldKeepAlive = false
+    if (lent.notReady) response.shouldKeepAlive = false
     response.once('close', () => {
       unanswered.delete(response)
-      if (lent.draining) server.closeIdleConnections()
+      if (lent.notReady) server.closeIdleConnections()
     })
   })
   return server
@@ -129,7 +129,7 @@ async function crash(error: unknown): Promise<void> {
 
 /** Answers what was taken, then closes the pool; tells whether it was done in time. */
 async function drain(reason: string): Promise<boolean> {
-  lent.draining = true
+  lent.notReady = 'The service is draining.'
   log.info({ reason, requests: unanswered.size }, 'draining')
   for (const response of unanswered) if (!response.headersSent) response.shouldKeepAlive = false
   const deadline = performance.now() + settings.http.shutdownTimeoutMs

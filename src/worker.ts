@@ -13,13 +13,18 @@ interface Bindings {
 const CONNECTIONS = 5
 const STATEMENT_TIMEOUT_MS = 30_000
 
+const MISSING =
+  'The binding HYPERDRIVE is missing: create a Hyperdrive configuration and put its id into wrangler.toml.'
+
 const app = createApp()
 
 export default {
   fetch(request: Request, bindings: Bindings): Response | Promise<Response> {
     const log = createLog(bindings.LOG_LEVEL ?? 'info')
-    const database = bindings.HYPERDRIVE ? connect(bindings.HYPERDRIVE) : withoutBinding()
-    return app.fetch(request, { database, log, draining: false })
+    const { HYPERDRIVE } = bindings
+    return HYPERDRIVE
+      ? app.fetch(request, { database: connect(HYPERDRIVE), log, notReady: undefined })
+      : app.fetch(request, { database: noDatabase, log, notReady: MISSING })
   },
 }
 
@@ -42,19 +47,13 @@ function connect(hyperdrive: NonNullable<Bindings['HYPERDRIVE']>): Pool {
   })
 }
 
-function withoutBinding(): Pool {
-  const fail = () =>
-    Promise.reject(
-      new DatabaseError(
-        'internal',
-        'the binding HYPERDRIVE is missing: create a Hyperdrive configuration and put its id into wrangler.toml',
-      ),
-    )
-  const database = { read: fail, write: fail, session: fail }
-  return {
-    ...database,
-    forBorrower: () => database,
-    stats: () => ({ limit: 0, idle: 0, lent: 0, opening: 0, waiting: 0, timeouts: 0 }),
-    close: () => Promise.resolve(),
-  }
+/** Fails every request that needs a database, and the log says why. */
+const fail = () => Promise.reject(new DatabaseError('internal', MISSING))
+const noDatabase: Pool = {
+  read: fail,
+  write: fail,
+  session: fail,
+  forBorrower: () => noDatabase,
+  stats: () => ({ limit: 0, idle: 0, lent: 0, opening: 0, waiting: 0, timeouts: 0 }),
+  close: () => Promise.resolve(),
 }

@@ -7,8 +7,8 @@ export interface Environment {
   Bindings: {
     database: Pool
     log: Log
-    /** True from the signal to stop on. */
-    draining: boolean
+    /** Why no traffic should come here, whatever the database says; undefined when it should. */
+    notReady: string | undefined
   }
   Variables: {
     requestId: string

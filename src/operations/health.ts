@@ -12,7 +12,7 @@ export const health = new Hono<Environment>()
 health.get('/health', (c) => c.json({ status: 'ok' }))
 
 health.get('/ready', async (c) => {
-  if (c.env.draining) throw new Problem('unavailable', 'The service is draining.')
+  if (c.env.notReady !== undefined) throw new Problem('unavailable', c.env.notReady)
   const pending = await withinReadyTime(pendingMigrations(c.var.database))
   if (pending.length > 0) {
     throw new Problem('unavailable', `Migrations are pending: ${pending.join(', ')}.`)

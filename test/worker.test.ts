@@ -1,0 +1,61 @@
+// What is the Worker's alone: its binding, its connections, and that a fault of one request stays there.
+import { expect, test } from 'vitest'
+import { createApi, expectProblem, product } from './support/api.ts'
+import { backends, blocked, createDatabase, killBackends, lockTable } from './support/database.ts'
+import { startWorker } from './support/worker.ts'
+
+test('without the binding every request that needs it fails, and the log says what to do', async () => {
+  const worker = await startWorker({})
+  const api = createApi(worker.url)
+  expect((await api.get('/health')).status).toBe(200)
+  const problem = expectProblem(await api.get('/ready'), 503, 'unavailable')
+  expect(problem.detail).toContain('HYPERDRIVE is missing')
+  expectProblem(await api.get('/products'), 500, 'internal')
+  expectProblem(await api.post('/products', product()), 500, 'internal')
+  await expect.poll(() => JSON.stringify(worker.log)).toContain('The binding HYPERDRIVE is missing')
+})
+
+test('no connection outlives its request', async () => {
+  const database = await createDatabase()
+  const api = createApi((await startWorker({ databaseUrl: database.url })).url)
+  for (let i = 0; i < 5; i++) expect((await api.get('/products')).status).toBe(200)
+  await expect.poll(() => backends(database)).toBe(0)
+})
+
+test('a killed backend fails its request alone', async () => {
+  const database = await createDatabase()
+  const api = createApi((await startWorker({ databaseUrl: database.url })).url)
+  const lock = await lockTable(database)
+  const write = api.post('/products', product())
+  const others = Promise.all([1, 2, 3].map(() => api.get('/health')))
+  await expect.poll(() => blocked(database)).toBe(1)
+  await killBackends(database)
+  expectProblem(await write, 503, 'unavailable')
+  await lock.release()
+  expect((await others).map((answer) => answer.status)).toEqual([200, 200, 200])
+  expect((await api.post('/products', product())).status).toBe(201)
+})
+
+test('a password with any character goes through', async () => {
+  const database = await createDatabase()
+  const role = `worker ${database.address.database}`
+  const { sql } = database
+  await sql.unsafe(`create role "${role}" superuser login password 'p@ss/w:rd?#%25 ü'`)
+  const { databaseUrl } = await import('../src/config.ts')
+  const url = databaseUrl({ ...database.address, user: role, password: 'p@ss/w:rd?#%25 ü' })
+  const api = createApi((await startWorker({ databaseUrl: url })).url)
+  expect((await api.get('/products')).status).toBe(200)
+  await sql.unsafe(`drop role "${role}"`)
+})
+
+test('its log has one line for each request, and no secret', async () => {
+  const database = await createDatabase()
+  const worker = await startWorker({ databaseUrl: database.url })
+  await createApi(worker.url).get('/products', { 'x-request-id': 'log-me' })
+  await expect
+    .poll(() => worker.log.filter((line) => line['request_id'] === 'log-me'))
+    .toEqual([
+      expect.objectContaining({ level: 'info', method: 'GET', path: '/products', status: 200 }),
+    ])
+  expect(worker.output()).not.toContain(`:${database.address.password}@`)
+})
