@@ -42,7 +42,7 @@ const run = promisify(execFile)
 
 const PASSWORD = 'postgres'
 /** The last orders to the leash of a server, see there; $1 is its folder. */
-const STOP = 'kill -INT "$0"'
+const STOP = 'kill -s INT "$0"'
 const STOP_AND_REMOVE = `${STOP}
 while kill -0 "$0" && [ -e "$1/postmaster.pid" ]; do sleep 1; done
 rm -rf "$1"`

@@ -1,14 +1,18 @@
 // `npm run migrate`: brings the database's schema forward or back, with the files in `migrations/`.
 //
 // The files, their order and their table are node-pg-migrate's, so `npx node-pg-migrate up` works on
-// them, too. Each file is its own transaction. What PostgreSQL refuses to do in one, such as
-// `create index concurrently`, goes into a file `<prefix>_<name>.js` that exports `up` and `down` as
-// `(pgm) => { pgm.noTransaction(); pgm.sql('…') }`: one statement a file, made to be repeatable
-// (`if not exists`), because a failure leaves behind what it did.
+// them, too. Each file is its own transaction. What PostgreSQL refuses to do in one goes into a file
+// `<prefix>_<name>.js` that begins by taking away what a failed try of it may have left behind:
+//
+//   export const up = (pgm) => {
+//     pgm.noTransaction()
+//     pgm.sql('drop index concurrently if exists products_stock_idx')
+//     pgm.sql('create index concurrently products_stock_idx on products (stock)')
+//   }
 import { existsSync } from 'node:fs'
 import { readFile, writeFile } from 'node:fs/promises'
 import { basename, extname, relative } from 'node:path'
-import { setTimeout } from 'node:timers/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { PG_MIGRATE_LOCK_ID, runner } from 'node-pg-migrate'
 import { getMigrationFilePaths } from 'node-pg-migrate/migration'
@@ -29,6 +33,9 @@ const usage = `usage: npm run migrate -- <command>
   upgrade [head or n]  applies all pending migrations, or the next n
   downgrade -n         reverts the last n migrations; "downgrade base" reverts all`
 
+const upgradeTo = /^(head|[1-9]\d{0,5})$/
+const downgradeBy = /^(base|-?[1-9]\d{0,5})$/
+
 type Direction = 'up' | 'down'
 
 const words = {
@@ -47,17 +54,9 @@ async function main([command, ...rest]: string[]): Promise<number> {
     await create(rest.join(' '))
   } else if (command === 'current' && word === undefined) {
     await withDatabase(current)
-  } else if (
-    command === 'upgrade' &&
-    rest.length <= 1 &&
-    /^(head|[1-9]\d{0,5})$/.test(word ?? 'head')
-  ) {
+  } else if (command === 'upgrade' && rest.length <= 1 && upgradeTo.test(word ?? 'head')) {
     await withDatabase((client) => migrate(client, 'up', Number(word) || Infinity))
-  } else if (
-    command === 'downgrade' &&
-    rest.length === 1 &&
-    /^(base|-?[1-9]\d{0,5})$/.test(word ?? '')
-  ) {
+  } else if (command === 'downgrade' && rest.length === 1 && downgradeBy.test(word ?? '')) {
     await withDatabase((client) => migrate(client, 'down', Math.abs(Number(word)) || Infinity))
   } else {
     console.error(usage)
@@ -125,7 +124,7 @@ async function lock(client: Client): Promise<void> {
     if (Date.now() > giveUp) {
       throw new Error(`another migration is still running after ${LOCK_TIMEOUT_MS / 1000} s`)
     }
-    await setTimeout(LOCK_POLL_MS)
+    await sleep(LOCK_POLL_MS)
   }
 }
 
@@ -192,9 +191,7 @@ async function withDatabase(use: (client: Client) => Promise<void>): Promise<voi
 
 async function connect({ database: address, startUp, pool }: Settings): Promise<Client> {
   const { sslMode, ...server } = address
-  const ssl = { disable: false, require: { rejectUnauthorized: false }, 'verify-full': true }[
-    sslMode
-  ]
+  const ssl = sslMode === 'require' ? { rejectUnauthorized: false } : sslMode === 'verify-full'
   for (let attempt = 1; ; attempt++) {
     const client = new Client({
       ...server,
@@ -216,7 +213,7 @@ async function connect({ database: address, startUp, pool }: Settings): Promise<
       console.error(
         `migrate: ${message}; attempt ${attempt} of ${startUp.attempts}, the next in ${startUp.delayMs / 1000} s`,
       )
-      await setTimeout(startUp.delayMs)
+      await sleep(startUp.delayMs)
     }
   }
 }
@@ -232,24 +229,20 @@ async function lineOf(error: unknown, direction: Direction, path: string): Promi
   const position = error instanceof DatabaseError ? Number(error.position) : NaN
   if (!(position > 0) || extname(path) !== '.sql') return ''
   const text = await readFile(path, 'utf8')
-  const start = Math.max(
-    0,
-    text.search(new RegExp(`^\\s*--[\\s-]*${direction}\\s+migration`, 'im')),
-  )
-  const before =
-    text.slice(0, start) +
-    Array.from(text.slice(start))
-      .slice(0, position - 1)
-      .join('')
+  const marker = new RegExp(`^\\s*--[\\s-]*${direction}\\s+migration`, 'im')
+  const start = Math.max(0, text.search(marker))
+  const section = Array.from(text.slice(start))
+  const before = text.slice(0, start) + section.slice(0, position - 1).join('')
   return `, line ${before.split('\n').length}`
 }
 
 function reason(error: unknown): string {
   if (error instanceof AggregateError) return error.errors.map(reason).join('; ')
-  if (!(error instanceof DatabaseError))
-    return error instanceof Error ? error.message : String(error)
-  const { message, code, detail, hint } = error
-  return [`${message} (${code})`, detail, hint].filter(Boolean).join('; ')
+  if (error instanceof DatabaseError) {
+    const { message, code, detail, hint } = error
+    return [`${message} (${code})`, detail, hint].filter(Boolean).join('; ')
+  }
+  return error instanceof Error ? error.message : String(error)
 }
 
 function nameOf(path: string): string {

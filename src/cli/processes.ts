@@ -44,7 +44,7 @@ export function startGroup(program: string, parameters: string[], env: NodeJS.Pr
     stdio: ['ignore', 'inherit', 'inherit'],
     detached: true,
   })
-  return { leader, ended: leash(leader, 'kill -TERM -- "-$0"') }
+  return { leader, ended: leash(leader, 'kill -s TERM -- "-$0"') }
 }
 
 export async function endGroup({ leader, ended }: Group): Promise<void> {
