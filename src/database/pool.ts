@@ -75,7 +75,7 @@ export function createPool(options: PoolOptions): Pool {
       return Promise.resolve()
     }
     const departure = signal?.()
-    departure?.throwIfAborted()
+    if (departure?.aborted) throw clientGone()
     return new Promise((resolve, reject) => {
       const leave = (error: unknown) => {
         granted()
@@ -89,7 +89,7 @@ export function createPool(options: PoolOptions): Pool {
           unavailable(`no free connection within ${timeoutMs / 1000} s: ${detail}`, 'POOL_TIMEOUT'),
         )
       }
-      const onDeparture = () => leave(departure?.reason)
+      const onDeparture = () => leave(clientGone())
       const timer = setTimeout(onTimeout, timeoutMs)
       const granted = () => {
         clearTimeout(timer)
@@ -271,6 +271,10 @@ async function withinPingTimeout(connection: Connection, statement: string): Pro
   } finally {
     clearTimeout(timer)
   }
+}
+
+function clientGone() {
+  return unavailable('the client went away while it waited for a connection', 'CLIENT_GONE')
 }
 
 function unavailable(message: string, code: string) {

@@ -76,7 +76,8 @@ const detailByCode: Partial<Record<ProblemCode, string>> = {
 export function renderProblems(constraints: ConstraintFaults = {}) {
   return (error: Error, c: Context<Environment>): Response => {
     const problem = toProblem(error, constraints)
-    if (problem.status >= 500) {
+    // Nobody reads the answer to a client that has gone away, and nothing of ours has failed.
+    if (problem.status >= 500 && !c.req.raw.signal.aborted) {
       c.env.log.error({ request_id: c.var.requestId, error }, 'request failed')
     }
     return problemResponse(problem, c.var.requestId)

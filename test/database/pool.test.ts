@@ -156,7 +156,7 @@ test('a waiter leaves when its client does, and does not take a connection along
   const waiter = failure(pool.forBorrower(() => client.signal).read(one))
   expect(pool.stats().waiting).toBe(1)
   client.abort()
-  expect(await waiter).toMatchObject({ name: 'AbortError' })
+  expect(await waiter).toMatchObject({ code: 'CLIENT_GONE' })
   expect(pool.stats().waiting).toBe(0)
   resolve()
   await holder

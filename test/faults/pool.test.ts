@@ -70,6 +70,7 @@ test('a waiter whose client goes away leaves the queue', async () => {
   await lock.release()
   expect((await holder).status).toBe(200)
   expect((await api.get('/products')).body.items).toEqual([])
+  expect(service.log.filter((line) => line['level'] === 'error')).toEqual([])
 })
 
 test('a statement past its limit is a 504, and the service goes on', async () => {

@@ -1,7 +1,11 @@
 // A stop answers what was taken, leaves no connection behind, and can be forced.
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { connect } from 'node:net'
+import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { createApi, product } from '../support/api.ts'
+import { atTheEnd } from '../support/clean-up.ts'
 import { backends, blocked, createDatabase, lockTable } from '../support/database.ts'
 import { spawnService, startService } from '../support/service.ts'
 
@@ -116,4 +120,25 @@ test('a signal during a start that still waits for its database ends it', async 
   const start = performance.now()
   expect(await service.stop('SIGTERM')).toBe(0)
   expect(performance.now() - start).toBeLessThan(1500)
+})
+
+test('npm start passes the signal on and waits for the drain', async () => {
+  const database = await createDatabase()
+  const npm = spawn('npm', ['start'], {
+    cwd: join(import.meta.dirname, '../..'),
+    env: { ...process.env, DATABASE_URL: database.url, HOST: '127.0.0.1', PORT: '0' },
+    stdio: ['ignore', 'pipe', 'inherit'],
+    detached: true,
+  })
+  atTheEnd(async () => {
+    if (npm.exitCode === null) process.kill(-npm.pid!, 'SIGKILL')
+  })
+  let output = ''
+  npm.stdout.on('data', (data: Buffer) => (output += data.toString()))
+  const exited = once(npm, 'close')
+  await expect.poll(() => output).toContain('"listening"')
+  npm.kill('SIGTERM')
+  await exited
+  expect(output).toContain('"stopped"')
+  expect(await backends(database)).toBe(0)
 })
