@@ -130,10 +130,11 @@ async function crash(error: unknown): Promise<void> {
 /** Answers what was taken, then closes the pool; tells whether it was done in time. */
 async function drain(reason: string): Promise<boolean> {
   lent.notReady = 'The service is draining.'
-  log.info({ reason, requests: unanswered.size }, 'draining')
   for (const response of unanswered) if (!response.headersSent) response.shouldKeepAlive = false
   const deadline = performance.now() + settings.http.shutdownTimeoutMs
-  const answered = await within(deadline, new Promise((resolve) => server.close(resolve)))
+  const closed = new Promise((resolve) => server.close(resolve))
+  log.info({ reason, requests: unanswered.size }, 'draining')
+  const answered = await within(deadline, closed)
   if (!answered) log.error({ requests: unanswered.size }, 'requests cut off by SHUTDOWN_TIMEOUT')
   server.closeAllConnections()
   await pool.close(Math.max(0, deadline - performance.now()))

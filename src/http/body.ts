@@ -1,4 +1,4 @@
-// Reads a JSON body: its media type, its length, its encoding and its syntax are checked here.
+// Reads a JSON body: its media type, its length and its encoding are checked here, its syntax by Hono.
 import type { Context, MiddlewareHandler } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
 import { Problem } from './problem.ts'
@@ -10,8 +10,9 @@ export function readJson(...mediaTypes: string[]): MiddlewareHandler {
   return async function readJson(c, next) {
     checkMediaType(c, mediaTypes)
     const parse = async () => {
-      // A promise, for Hono takes a falsy value (`null`, `0`) as "not read yet".
-      c.req.bodyCache.json = Promise.resolve(parseJson(await readBytes(c)))
+      // As text, which Hono parses. What is parsed it would write out and parse again: 1e400, which
+      // is Infinity to JavaScript, would come out as null.
+      c.req.bodyCache.text = Promise.resolve(decode(await readBytes(c)))
       await next()
     }
     const length = c.req.header('content-length')
@@ -57,17 +58,11 @@ async function readBytes(c: Context): Promise<ArrayBuffer> {
   }
 }
 
-function parseJson(bytes: ArrayBuffer): unknown {
-  let text: string
+function decode(bytes: ArrayBuffer): string {
   try {
-    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
   } catch (cause) {
     throw new Problem('malformed', 'The body is not valid UTF-8.', { cause })
-  }
-  try {
-    return JSON.parse(text)
-  } catch (cause) {
-    throw new Problem('malformed', 'The body is not valid JSON.', { cause })
   }
 }
 

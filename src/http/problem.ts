@@ -109,8 +109,9 @@ export function problemResponse(problem: Problem, requestId: string): Response {
 function toProblem(error: Error, constraints: ConstraintFaults): Problem {
   if (error instanceof Problem) return error
   if (error instanceof DatabaseError) return fromDatabase(error, constraints)
+  // Hono's validator raises it for a body that it cannot parse.
   if (error instanceof HTTPException && error.status === 400) {
-    return new Problem('malformed', 'The request cannot be parsed.')
+    return new Problem('malformed', 'The body is not valid JSON.', { cause: error })
   }
   return new Problem('internal', detailByCode.internal!, { cause: error })
 }

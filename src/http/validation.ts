@@ -1,6 +1,6 @@
 // The one way from input to typed values: @hono/zod-validator, with every fault told as a problem.
 import { zValidator } from '@hono/zod-validator'
-import type { z } from 'zod'
+import { z } from 'zod'
 import { type Fault, Problem } from './problem.ts'
 
 type Target = 'json' | 'query' | 'param'
@@ -20,6 +20,9 @@ export const valid = <Schema extends z.ZodType, T extends Target>(target: T, sch
       faults: faults.slice(0, MOST_FAULTS),
     })
   })
+
+/** For a route that takes no query parameters. */
+export const withoutQuery = valid('query', z.strictObject({}))
 
 /** For `refine`: a rule of our own, with the code that the client is told. */
 export const rule = (code: string, detail: string) => ({ error: detail, params: { code } })

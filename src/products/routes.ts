@@ -4,7 +4,7 @@ import { readJson } from '../http/body.ts'
 import type { Environment } from '../http/environment.ts'
 import { decodeCursor, encodeCursor, pageLinks } from '../http/page.ts'
 import { Problem, renderProblems } from '../http/problem.ts'
-import { valid } from '../http/validation.ts'
+import { valid, withoutQuery } from '../http/validation.ts'
 import * as repository from './repository.ts'
 import {
   NewProduct,
@@ -44,19 +44,26 @@ products.get('/', valid('query', ProductQuery), async (c) => {
   return c.body(json, 200, { 'content-type': 'application/json', ...pageLinks(c.req.url, cursors) })
 })
 
-products.post('/', readJson('application/json'), valid('json', NewProduct), async (c) => {
-  const product = await repository.create(c.var.database, c.req.valid('json'))
-  c.header('location', `/products/${product.id}`)
-  return answer(c, product, 201)
-})
+products.post(
+  '/',
+  withoutQuery,
+  readJson('application/json'),
+  valid('json', NewProduct),
+  async (c) => {
+    const product = await repository.create(c.var.database, c.req.valid('json'))
+    c.header('location', `/products/${product.id}`)
+    return answer(c, product, 201)
+  },
+)
 
-products.get('/:id', valid('param', ProductPath), async (c) => {
+products.get('/:id', valid('param', ProductPath), withoutQuery, async (c) => {
   return answer(c, await repository.find(c.var.database, c.req.valid('param').id))
 })
 
 products.put(
   '/:id',
   valid('param', ProductPath),
+  withoutQuery,
   readJson('application/json'),
   valid('json', NewProduct),
   async (c) => {
@@ -68,6 +75,7 @@ products.put(
 products.patch(
   '/:id',
   valid('param', ProductPath),
+  withoutQuery,
   readJson('application/merge-patch+json', 'application/json'),
   valid('json', ProductPatch),
   async (c) => {
@@ -76,7 +84,7 @@ products.patch(
   },
 )
 
-products.delete('/:id', valid('param', ProductPath), async (c) => {
+products.delete('/:id', valid('param', ProductPath), withoutQuery, async (c) => {
   const removed = await repository.remove(c.var.database, c.req.valid('param').id)
   if (!removed) throw notFound()
   return c.body(null, 204)

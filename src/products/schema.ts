@@ -5,6 +5,9 @@ import { rule } from '../http/validation.ts'
 
 const MOST_ATTRIBUTES_BYTES = 16_384
 const DEEPEST_ATTRIBUTES = 100
+const TOO_DEEP = 'too_deep'
+/** Faults inside attributes can be many, and their paths long: an answer must not grow far beyond its request. */
+const MOST_TOLD_CHARACTERS = 10_000
 const LARGEST_STOCK = 2_147_483_647
 
 type Json = string | number | boolean | null | Json[] | { [name: string]: Json }
@@ -61,9 +64,18 @@ const price = z
 const json = z
   .custom<JsonObject>(isObject, rule('invalid_type', 'must be an object'))
   .superRefine((value, context) => {
+    let room = MOST_TOLD_CHARACTERS
     for (const { path, code, message } of findFaults(value, [])) {
-      context.addIssue({ code: 'custom', path, message, params: { code } })
-      return
+      // What is nested without end is looked at no further, not even for its size.
+      context.addIssue({
+        code: 'custom',
+        path,
+        message,
+        params: { code },
+        continue: code !== TOO_DEEP,
+      })
+      room -= path.join().length + message.length
+      if (code === TOO_DEEP || room < 0) return
     }
   })
 const attributes = json.refine(
@@ -215,13 +227,14 @@ function* findFaults(
     if (path.length >= DEEPEST_ATTRIBUTES) {
       yield {
         path: [],
-        code: 'too_deep',
+        code: TOO_DEEP,
         message: `must nest at most ${DEEPEST_ATTRIBUTES} levels`,
       }
       return
     }
     for (const [key, member] of Object.entries(value)) {
-      if (!isStorable(key)) yield { path: [], code: storable.params.code, message: storable.error }
+      // The name itself cannot be told, so it is the object that has it.
+      if (!isStorable(key)) yield { path, code: storable.params.code, message: storable.error }
       yield* findFaults(member, [...path, Array.isArray(value) ? Number(key) : key])
     }
   }
