@@ -226,6 +226,8 @@ export function createPool(options: PoolOptions): Pool {
         error instanceof DatabaseError &&
         (error.kind === 'aborted' || (error.lost && alsoWhenLost && !closing))
       if (!harmless || performance.now() - start > options.queryTimeoutMs / 2) throw error
+      // The other one of a deadlock needs a moment to get its lock, or the two meet again.
+      if (error.kind === 'aborted') await pause(10 + 40 * Math.random())
       return attempt()
     }
   }
@@ -272,6 +274,8 @@ async function withinPingTimeout(connection: Connection, statement: string): Pro
     clearTimeout(timer)
   }
 }
+
+const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
 
 function clientGone() {
   return unavailable('the client went away while it waited for a connection', 'CLIENT_GONE')
