@@ -52,7 +52,9 @@ test('a request that waits for its answer gets it, a new connection is refused',
   await service.logged('draining')
   await expect(createApi(service.url).get('/health')).rejects.toThrow('ECONNREFUSED')
   await lock.release()
-  expect((await write).status).toBe(201)
+  const answer = await write
+  expect(answer.status).toBe(201)
+  expect(answer.headers['connection']).toBe('close')
   expect(await service.exited).toEqual({ code: 0, signal: null })
   expect(await backends(database)).toBe(0)
 })
@@ -81,6 +83,31 @@ test('while it drains, /ready says so on a connection that is still there', asyn
   await lock.release()
   expect((await write).status).toBe(201)
   expect((await service.exited).code).toBe(0)
+})
+
+test('a client that reads slowly gets its answer whole, and then does not hold the stop up', async () => {
+  const database = await createDatabase()
+  await database.sql`
+    insert into products (name, price, attributes)
+    select 'large', 1, jsonb_build_object('text', repeat('x', 16000)) from generate_series(1, 100)`
+  const service = await startService({ DATABASE_URL: database.url })
+  const socket = connect(Number(new URL(service.url).port), '127.0.0.1')
+  socket.write('GET /products?limit=100 HTTP/1.1\r\nHost: larder\r\n\r\n')
+  await once(socket, 'readable') // the answer has begun, and nobody reads on
+  service.process.kill('SIGTERM')
+  await service.logged('draining')
+  let received = 0
+  let head = ''
+  socket.on('data', (data) => {
+    if (received === 0) head = data.toString('latin1').split('\r\n\r\n')[0]!
+    received += data.length
+  })
+  const start = performance.now()
+  expect(await service.exited).toEqual({ code: 0, signal: null })
+  expect(performance.now() - start).toBeLessThan(5000)
+  const length = Number(/content-length: (\d+)/i.exec(head)![1])
+  expect(length).toBeGreaterThan(1_600_000)
+  expect(received).toBe(head.length + 4 + length)
 })
 
 test('requests that take longer than SHUTDOWN_TIMEOUT are cut off, exit code 1', async () => {
