@@ -75,7 +75,7 @@ test.for([
     'a resource in http',
     'src/http/slip.ts',
     `import { products } from '../products/routes.ts'\nexport const slip = products\n`,
-    'Nothing below the resources knows one.',
+    'Imports go down: resources and operations, then http, then database.',
   ],
   [
     'HTTP in a repository',

@@ -1,6 +1,13 @@
 // What a door lends the app with each request, and what the app keeps while it answers.
 import type { Database, Pool } from '../database/pool.ts'
-import type { Log } from '../operations/log.ts'
+
+export interface Log {
+  debug(fields: object, message: string): void
+  info(fields: object, message: string): void
+  warn(fields: object, message: string): void
+  error(fields: object, message: string): void
+  fatal(fields: object, message: string): void
+}
 
 export interface Environment {
   /** Node lends a pool made at start, the Worker one made for the request, a test its own. */

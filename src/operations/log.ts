@@ -1,13 +1,6 @@
 // The log: one JSON object a line on standard output. Pino writes it on Node, its browser build in workerd.
 import { pino, stdTimeFunctions } from 'pino'
-
-export interface Log {
-  debug(fields: object, message: string): void
-  info(fields: object, message: string): void
-  warn(fields: object, message: string): void
-  error(fields: object, message: string): void
-  fatal(fields: object, message: string): void
-}
+import type { Log } from '../http/environment.ts'
 
 /** Values go into fields, units into their names; `error` is reduced to what holds no parameters. */
 export function createLog(level: string): Log {
