@@ -13,19 +13,22 @@ if (existsSync('.env')) process.loadEnvFile('.env')
 const env = {
   ...process.env,
   [VARIABLE]: findDatabase(),
+  // Each of these would ask another host for something.
   WRANGLER_SEND_METRICS: 'false',
-  // What Cloudflare would tell about the client is made up, not asked for.
+  WRANGLER_SEND_ERROR_REPORTS: 'false',
+  WRANGLER_HIDE_BANNER: 'true',
   CLOUDFLARE_CF_FETCH_ENABLED: 'false',
 }
 process.chdir(fileURLToPath(new URL('../..', import.meta.url)))
 const wrangler = startGroup(process.execPath, [findWrangler(), ...parameters()], env)
+let stopping = false
 onInterrupt(
-  () => wrangler.leader.kill('SIGTERM'),
+  () => (stopping = wrangler.leader.kill('SIGTERM')),
   () => signalGroup(wrangler.leader, 'SIGKILL'),
 )
 const code = await wrangler.ended
 await endGroup(wrangler)
-process.exit(code ?? 1)
+process.exit(stopping ? 0 : (code ?? 1))
 
 function findDatabase(): string {
   try {

