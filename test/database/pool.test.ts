@@ -205,18 +205,35 @@ test('connections that a silent network took away cost one test, not one each', 
   expect(performance.now() - next).toBeLessThan(1000)
 }, 20_000)
 
-test('a killed backend fails its session, and nothing else', async () => {
-  const pool = openPool(database.address)
+test.for([
+  ['on Node', true],
+  ['in workerd', false],
+])('a killed backend fails its session, and nothing else (%s)', async ([, endSockets]) => {
+  const pool = openPool(database.address, { endSockets: endSockets as boolean })
   const error = await failure(
     pool.session(async (sql) => {
       await insert(sql, 'killed')
       await killBackends(database)
+      await expect.poll(() => pool.stats().lent).toBe(1)
+      // The transaction is gone: on a new connection this would be committed by itself.
+      await insert(sql, 'killed').catch(() => {})
       await insert(sql, 'killed')
     }),
   )
   expect(error).toMatchObject({ kind: 'unavailable' })
   expect(await named('killed')).toBe(0)
   for (let i = 0; i < 5; i++) expect((await pool.read(one))[0]!.n).toBe(1)
+})
+
+test('a server that says goodbye loses a read no answer', async () => {
+  const pool = openPool(database.address)
+  let attempts = 0
+  const rows = await pool.read((sql) =>
+    ++attempts === 1
+      ? sql`do $$ begin raise exception using errcode = '57P01'; end $$`
+      : sql`select 2 as n`,
+  )
+  expect(rows).toEqual([{ n: 2 }])
 })
 
 test('a read whose connection is lost under way is tried again, a write is not', async () => {
