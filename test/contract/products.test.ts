@@ -128,7 +128,7 @@ describe('POST /products', () => {
 
   test('tells one sku from another by its exact characters', async () => {
     for (const sku of ['Same', 'same', ' same', 'same ', 'sa\u0308me', 'säme']) {
-      expect((await created({ sku })).sku).toBe(sku)
+      expect((await created({ sku }))['sku']).toBe(sku)
     }
   })
 
@@ -165,7 +165,7 @@ describe('POST /products', () => {
     const sent = `{"name":"Proto","price":1,"attributes":${attributes}}`
     const { body } = await api.post('/products', sent, { 'content-type': 'application/json' })
     // toEqual would not see an own member of the name __proto__.
-    const entries = (value: object) => Object.entries(value).toSorted()
+    const entries = (value: object) => new Map(Object.entries(value))
     expect(entries(body.attributes)).toEqual(entries(JSON.parse(attributes)))
   })
 })
@@ -243,7 +243,7 @@ describe('GET /products/{id}', () => {
 
   test('takes an id that is percent-encoded', async () => {
     const { id } = await created()
-    const encoded = [...String(id)].map((digit) => `%3${digit}`).join('')
+    const encoded = String(id).replaceAll(/\d/g, '%3$&')
     expect((await api.get(`/products/${encoded}`)).body.id).toBe(id)
   })
 
