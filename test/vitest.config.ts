@@ -13,8 +13,9 @@ export default defineConfig({
     setupFiles: ['test/support/setup.ts'],
     // Most of a test is waiting for the service, which is a process of its own.
     maxWorkers: 3,
-    // A start with all its attempts to connect takes 8 s and a drain 15 s, on a busy machine more.
-    testTimeout: 30_000,
+    // A start with all its attempts to connect takes 8 s, a walk through pages of one product 10 s in
+    // workerd; on a busy machine several times as much.
+    testTimeout: 90_000,
     hookTimeout: 60_000,
     expect: { poll: { timeout: 10_000, interval: 20 } },
     projects: [

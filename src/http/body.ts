@@ -22,7 +22,7 @@ function checkMediaType(c: Context, mediaTypes: string[]) {
     .split(';')
     .map((part) => part.trim())
   const charset = parameters.find((parameter) => parameter.startsWith('charset='))
-  const encoding = c.req.header('content-encoding') ?? 'identity'
+  const encoding = c.req.header('content-encoding')?.toLowerCase() ?? 'identity'
   if (
     !mediaTypes.includes(mediaType!) ||
     (charset !== undefined && !/^charset="?utf-8"?$/.test(charset)) ||

@@ -32,11 +32,14 @@ products.get('/', valid('query', ProductQuery), async (c) => {
   })
   const more = rows.length > limit
   const items = back ? rows.slice(-limit) : rows.slice(0, limit)
-  const next = (back || more) && items.length > 0
-  const prev = (back ? more : from !== undefined) && items.length > 0
+  // A page whose rows were deleted still leads back, to the row that its cursor was made from.
+  const oldest = items.at(-1)?.id ?? id + 1
+  const newest = items[0]?.id ?? id - 1
+  const next = back || more
+  const prev = back ? more : from !== undefined
   const cursors = {
-    next: next ? encodeCursor({ direction: 'next', key: [items.at(-1)!.id] }, LIST) : null,
-    prev: prev ? encodeCursor({ direction: 'prev', key: [items[0]!.id] }, LIST) : null,
+    next: next ? encodeCursor({ direction: 'next', key: [oldest] }, LIST) : null,
+    prev: prev ? encodeCursor({ direction: 'prev', key: [newest] }, LIST) : null,
   }
   const json =
     `{"items":[${items.map((product) => product.json).join(',')}],` +

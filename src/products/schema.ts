@@ -132,7 +132,7 @@ export const ProductPath = z.object({
 export const ProductQuery = z.strictObject({
   limit: z
     .string('must be given once')
-    .regex(/^\d+$/, { error: 'must be a whole number', abort: true })
+    .regex(/^(0|[1-9]\d*)$/, { error: 'must be a whole number', abort: true })
     .transform(Number)
     .refine((limit) => limit >= 1, rule('too_small', 'must be at least 1'))
     .refine((limit) => limit <= 100, rule('too_big', 'must be at most 100'))

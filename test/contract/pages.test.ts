@@ -269,3 +269,18 @@ describe('a walk while others write', () => {
     expect(after.length).toBeGreaterThan(before.length)
   })
 })
+
+test('a page whose products are gone still leads back', async () => {
+  const first = await fetchPage('/products?limit=3')
+  const second = await fetchPage(byCursor(3)(first, 'next')!)
+  const kept = idsOf(second)
+  await database.sql`delete from products where id > ${kept.at(0)!} or id < ${kept.at(-1)!}`
+
+  const after = await fetchPage(byCursor(3)(second, 'next')!)
+  expect(after.body).toMatchObject({ items: [], next_cursor: null })
+  expect(idsOf(await fetchPage(byCursor(3)(after, 'prev')!))).toEqual(kept)
+
+  const before = await fetchPage(byCursor(3)(second, 'prev')!)
+  expect(before.body).toMatchObject({ items: [], prev_cursor: null })
+  expect(idsOf(await fetchPage(byCursor(3)(before, 'next')!))).toEqual(kept)
+})
