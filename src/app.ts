@@ -2,7 +2,7 @@
 import { Hono } from 'hono'
 import { methodNotAllowed } from 'hono/method-not-allowed'
 import type { Environment } from './http/environment.ts'
-import { Problem, problemResponse, renderProblems } from './http/problem.ts'
+import { onlyErrors, Problem, problemResponse, renderProblems } from './http/problem.ts'
 import { requestId } from './http/request-id.ts'
 import { wellFormedUrl } from './http/well-formed.ts'
 import { health } from './operations/health.ts'
@@ -30,6 +30,7 @@ export function createApp() {
         ),
     }),
   )
+  app.use(onlyErrors)
   app.use(wellFormedUrl)
   app.use(async function lendDatabase(c, next) {
     c.set(

@@ -21,7 +21,7 @@ export interface Settings {
 
 type Environment = Record<string, string | undefined>
 
-const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
+export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
 const sslModes = ['disable', 'require', 'verify-full'] as const
 
 /** Timers of more than 2^31 ms (some 24 days) overflow in JavaScript and fire at once; this leaves a margin. */

@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs'
 import { createServer, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { getRequestListener } from '@hono/node-server'
+import { getRequestListener, RequestError } from '@hono/node-server'
 import { createApp } from './app.ts'
 import { readSettings, type Settings, SettingsError } from './config.ts'
 import { createPool, type Pool } from './database/pool.ts'
@@ -67,6 +67,7 @@ function createHttpServer() {
   const app = createApp()
   const listener = getRequestListener((request) => app.fetch(request, lent), {
     errorHandler: refuse,
+    hostname: 'localhost', // for HTTP/1.0, which needs no Host header
   })
   const server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS }, (request, response) => {
     void listener(request, response)
@@ -79,13 +80,18 @@ function createHttpServer() {
       if (lent.notReady) server.closeIdleConnections()
     })
   })
+  // An expectation that is not known may be ignored (RFC 9110); Node would refuse it without a document.
+  server.on('checkExpectation', (request, response) => server.emit('request', request, response))
   return server
 }
 
 /** What the adapter could not make a request of never reached the app. */
 function refuse(error: unknown): Response {
-  log.debug({ error }, 'request refused')
-  const problem = new Problem('malformed', 'The Host header or the address is not valid.')
+  const isRequest = error instanceof RequestError
+  if (!isRequest) log.error({ error }, 'request failed')
+  const problem = isRequest
+    ? new Problem('malformed', 'The Host header or the address is not valid.')
+    : new Problem('internal', 'Something went wrong here.')
   return problemResponse(problem, newRequestId())
 }
 
@@ -106,6 +112,7 @@ async function start(): Promise<void> {
     })
     log.info({ host, port: (server.address() as AddressInfo).port }, 'listening')
   } catch (error) {
+    if (stoppedAt !== undefined) return // the stop has closed the pool under the attempt
     log.fatal({ error }, `cannot start: ${rootCause(error)}`)
     process.exit(1)
   }
@@ -117,6 +124,10 @@ async function stop(signal: string): Promise<void> {
     return
   }
   stoppedAt = performance.now()
+  if (!server.listening) {
+    await pool.close(0)
+    process.exit(0)
+  }
   const clean = await drain(signal)
   process.exit(clean ? 0 : 1)
 }

@@ -1,7 +1,9 @@
 // The door on Cloudflare Workers: one app per isolate, one pool of connections per request.
 import { createApp } from './app.ts'
+import { logLevels } from './config.ts'
 import { createPool, type Pool } from './database/pool.ts'
 import { DatabaseError } from './database/errors.ts'
+import type { Log } from './http/environment.ts'
 import { createLog } from './operations/log.ts'
 
 interface Bindings {
@@ -17,15 +19,24 @@ const MISSING =
   'The binding HYPERDRIVE is missing: create a Hyperdrive configuration and put its id into wrangler.toml.'
 
 const app = createApp()
+/** One per isolate, made when the first request brings its level. */
+let log: Log | undefined
 
 export default {
   fetch(request: Request, bindings: Bindings): Response | Promise<Response> {
-    const log = createLog(bindings.LOG_LEVEL ?? 'info')
+    log ??= startLog(bindings.LOG_LEVEL)
     const { HYPERDRIVE } = bindings
     return HYPERDRIVE
       ? app.fetch(request, { database: connect(HYPERDRIVE), log, notReady: undefined })
       : app.fetch(request, { database: noDatabase, log, notReady: MISSING })
   },
+}
+
+function startLog(level = 'info'): Log {
+  if (logLevels.some((known) => known === level)) return createLog(level)
+  const log = createLog('info')
+  log.warn({}, `LOG_LEVEL must be one of ${logLevels.join(', ')}: taking info`)
+  return log
 }
 
 function connect(hyperdrive: NonNullable<Bindings['HYPERDRIVE']>): Pool {

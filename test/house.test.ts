@@ -89,6 +89,18 @@ test.for([
     `import door from '../worker.ts'\nexport const slip = door\n`,
     'Imports go away from the doors.',
   ],
+  [
+    'Node in the second resource',
+    'src/categories/routes.ts',
+    `import { readFileSync } from 'node:fs'\nexport const slip = readFileSync\n`,
+    'Only a door knows the runtime.',
+  ],
+  [
+    'a door in the second resource',
+    'src/categories/schema.ts',
+    `import door from '../worker.ts'\nexport const slip = [door, process.env]\n`,
+    'Imports go away from the doors.',
+  ],
 ] as const)('the linter refuses %s', async ([, file, code, complaint]) => {
   const original = await readFile(join(house, file), 'utf8').catch(() => undefined)
   const said = await lint(file, code)

@@ -1,7 +1,9 @@
 // What is the Worker's alone: its binding, its connections, and that a fault of one request stays there.
 import { expect, test } from 'vitest'
+import { databaseUrl } from '../src/config.ts'
 import { createApi, expectProblem, product } from './support/api.ts'
 import { backends, blocked, createDatabase, killBackends, lockTable } from './support/database.ts'
+import { startProxy } from './support/proxy.ts'
 import { startWorker } from './support/worker.ts'
 
 test('without the binding every request that needs it fails, and the log says what to do', async () => {
@@ -41,7 +43,6 @@ test('a password with any character goes through', async () => {
   const role = `worker ${database.address.database}`
   const { sql } = database
   await sql.unsafe(`create role "${role}" superuser login password 'p@ss/w:rd?#%25 ü'`)
-  const { databaseUrl } = await import('../src/config.ts')
   const url = databaseUrl({ ...database.address, user: role, password: 'p@ss/w:rd?#%25 ü' })
   const api = createApi((await startWorker({ databaseUrl: url })).url)
   expect((await api.get('/products')).status).toBe(200)
@@ -58,4 +59,27 @@ test('its log has one line for each request, and no secret', async () => {
       expect.objectContaining({ level: 'info', method: 'GET', path: '/products', status: 200 }),
     ])
   expect(worker.output()).not.toContain(`:${database.address.password}@`)
+})
+
+test('a server that is away is a 503', async () => {
+  const database = await createDatabase()
+  const proxy = await startProxy(database.address)
+  const worker = await startWorker({ databaseUrl: databaseUrl(proxy.address) })
+  const api = createApi(worker.url)
+  expect((await api.get('/products')).status).toBe(200)
+  proxy.refuse()
+  proxy.reset()
+  expectProblem(await api.get('/products'), 503, 'unavailable')
+  expectProblem(await api.post('/products', product()), 503, 'unavailable')
+  expectProblem(await api.get('/ready'), 503, 'unavailable')
+  await proxy.pass()
+  expect((await api.get('/products')).status).toBe(200)
+})
+
+test('a LOG_LEVEL that is none does not stop it', async () => {
+  const database = await createDatabase()
+  const settings = { LOG_LEVEL: 'loud' }
+  const worker = await startWorker({ databaseUrl: database.url, settings })
+  expect((await createApi(worker.url).get('/health')).status).toBe(200)
+  await expect.poll(() => JSON.stringify(worker.log)).toContain('LOG_LEVEL must be one of')
 })

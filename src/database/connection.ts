@@ -44,6 +44,8 @@ export interface ConnectionOptions {
 
 export type Connection = ReturnType<typeof openConnection>
 
+const NO_PORT = 0
+
 /** What postgres.js's queries are made of; pinned to 3.4.9, and tests hold it. */
 interface DriverQuery {
   handler: (query: DriverQuery) => void
@@ -64,15 +66,12 @@ export function openConnection(options: ConnectionOptions) {
   const pending = new Set<DriverQuery>()
   const openedAt = performance.now()
   let death: DatabaseError | undefined
-  let connectTimer: ReturnType<typeof setTimeout> | undefined
-  let greeted = false
   let established = false
   let soiled = false
   let usedAt = openedAt
 
   const client = postgres({
-    host: address.host,
-    port: address.port,
+    ...route(address),
     user: address.user,
     password: address.password,
     database: address.database,
@@ -87,18 +86,11 @@ export function openConnection(options: ConnectionOptions) {
     connection: { application_name: 'larder', ...parameters },
     onnotice: () => {},
     onclose: () => die(lost('the server closed the connection', 'CONNECTION_CLOSED')),
-    // The server sends its parameters when it has let us in.
-    onparameter: () => {
-      greeted = true
-      // The driver's own reconnecting may have got through after we gave up.
-      if (death && endSockets) void (client as unknown as { close(): Promise<void> }).close()
-    },
   })
 
   function die(reason: DatabaseError) {
     if (death) return
     death = reason
-    clearTimeout(connectTimer)
     for (const query of pending) query.reject(reason)
     // Without a time-out `end` waits for ever when an answer is outstanding.
     if (endSockets) void client.end({ timeout: 0 })
@@ -111,8 +103,6 @@ export function openConnection(options: ConnectionOptions) {
     guarded.handler = (self) => {
       const refused = refusal?.() ?? death
       if (refused) return reject(refused)
-      // The driver's `connect_timeout` starts anew when a server hangs up before it has let us in.
-      connectTimer ??= setTimeout(() => greeted || die(connectError()), connectTimeoutMs)
       const timer = setTimeout(() => die(deadlineError(queryTimeoutMs)), queryTimeoutMs)
       const settle = () => {
         clearTimeout(timer)
@@ -126,10 +116,11 @@ export function openConnection(options: ConnectionOptions) {
       }
       guarded.reject = (cause) => {
         settle()
-        const error = toDatabaseError(cause)
+        const error = isNoSecondTry(cause) ? hungUp() : toDatabaseError(cause)
         reject(error)
         soiled = true
         if (error.kind === 'unavailable') die(error)
+        else established = true
       }
       pending.add(guarded)
       handler(self)
@@ -189,11 +180,30 @@ export function openConnection(options: ConnectionOptions) {
     /** Says goodbye to the server; resolves when the socket is closed, or after a second. */
     async close(): Promise<void> {
       if (death) return
-      clearTimeout(connectTimer)
       death = lost('the connection was closed', 'CONNECTION_ENDED')
       if (endSockets) await client.end({ timeout: 1 })
     },
   }
+}
+
+/**
+ * Where the driver connects to. As lists, for it takes a string with colons, an IPv6 address, apart.
+ *
+ * When a server hangs up before it has let us in, the driver tries the next port at once and without
+ * end: some thousand times a second, and `connect_timeout` starts anew each time. Nothing can listen
+ * on port 0, so its second try is its last.
+ */
+function route({ host, port }: DatabaseAddress): { path: string } | { host: string; port: number } {
+  if (host.startsWith('/')) return { path: `${host}/.s.PGSQL.${port}` }
+  const lists = { host: [host], port: [port, NO_PORT] }
+  return lists as object as { host: string; port: number } // the driver's types leave lists out
+}
+
+function isNoSecondTry(cause: unknown): boolean {
+  // Several, when the name has several addresses.
+  const [first] = (cause as Partial<AggregateError>).errors ?? [cause]
+  const { syscall, port } = first as { syscall?: unknown; port?: unknown }
+  return syscall === 'connect' && port === undefined // Node names every port but 0
 }
 
 function sslOption({ sslMode, host }: DatabaseAddress) {
@@ -206,12 +216,15 @@ function lost(message: string, code: string) {
   return new DatabaseError('unavailable', message, { code, lost: true })
 }
 
-function connectError() {
-  return new DatabaseError('unavailable', 'no connection (CONNECT_TIMEOUT)', {
-    code: 'CONNECT_TIMEOUT',
+function hungUp() {
+  return new DatabaseError('unavailable', 'the server hung up before it let us in', {
+    code: 'CONNECTION_CLOSED',
   })
 }
 
 function deadlineError(ms: number) {
-  return new DatabaseError('timeout', `no answer within ${ms / 1000} s`, { code: 'DEADLINE' })
+  return new DatabaseError('timeout', `no answer within ${ms / 1000} s`, {
+    code: 'DEADLINE',
+    lost: true,
+  })
 }

@@ -52,12 +52,15 @@ const kindBySqlState: Record<string, DatabaseErrorKind> = {
   '23505': 'conflict', // unique
   '23514': 'invalid', // check
   '23P01': 'conflict', // exclusion
+  '25P03': 'unavailable', // idle in transaction for too long: the connection is gone
+  '25P04': 'unavailable', // a transaction for too long: likewise
   '25006': 'unavailable', // read-only transaction: this server was demoted to a standby
   '28': 'unavailable', // not authorised, while running: the password or pg_hba.conf was changed
   '3D000': 'unavailable', // the database is gone
   '40001': 'aborted', // serialization failure
   '40P01': 'aborted', // deadlock
   '53': 'unavailable', // out of connections, memory or disk
+  '55P03': 'timeout', // lock not available, by lock_timeout
   '57014': 'timeout', // query cancelled, by statement_timeout
   '57P': 'unavailable', // shut down, crashed, starting up
   '58000': 'unavailable', // how Hyperdrive reports that it has no connection
@@ -71,21 +74,35 @@ export function toDatabaseError(error: unknown): DatabaseError {
     return new DatabaseError(kindOf(code), `PostgreSQL refused a statement (${code})`, {
       cause: error,
       code,
-      lost: /^(08|57P0[12])/.test(code),
+      lost: /^(08|25P0[34]|57P0[12])/.test(code),
       ...(constraint ? { constraint } : {}),
       ...(column ? { column } : {}),
     })
   }
-  const { code = '' } = error as { code?: string }
-  // Whatever else has a code comes from the socket, from TLS or from the driver's handling of them.
-  // These four were raised before a statement could be sent.
-  const unsent = /^(ECONNREFUSED|ENOTFOUND|EAI_AGAIN|CONNECT_TIMEOUT)$/.test(code)
-  if (code === '' || code === 'UNDEFINED_VALUE' || code === 'MAX_PARAMETERS_EXCEEDED') {
+  const { name, code = '' } = error as { name?: string; code?: string }
+  if (ofStatement.has(code) || (code === '' && name !== 'Error')) {
     return new DatabaseError('internal', 'a statement could not be sent', { cause: error, code })
   }
-  const message = unsent ? `no connection (${code})` : `the connection was lost (${code})`
-  return new DatabaseError('unavailable', message, { cause: error, code, lost: !unsent })
+  // What is left comes from the socket, from TLS or from the driver's handling of them; workerd's
+  // sockets raise plain errors without a code.
+  if (beforeSending.has(code)) {
+    return new DatabaseError('unavailable', `no connection (${code})`, { cause: error, code })
+  }
+  const message = `the connection was lost${code && ` (${code})`}`
+  return new DatabaseError('unavailable', message, { cause: error, code, lost: true })
 }
+
+/** Codes of the driver for statements that it cannot send. */
+const ofStatement = new Set(['UNDEFINED_VALUE', 'MAX_PARAMETERS_EXCEEDED', 'NOT_TAGGED_CALL'])
+/** Codes of failures that come before a statement can be sent. */
+const beforeSending = new Set([
+  'ECONNREFUSED',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'CONNECT_TIMEOUT',
+])
 
 /** Whether waiting cannot help: wrong credentials, no such database, TLS refused or not trusted. */
 export function isHopeless(error: DatabaseError): boolean {

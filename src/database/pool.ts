@@ -5,7 +5,7 @@ import { DatabaseError } from './errors.ts'
 export interface PoolOptions extends ConnectionOptions {
   /** So many connections are kept when nobody needs them. */
   size: number
-  /** So many more are opened under load, and closed when they come back. */
+  /** So many more are opened under load, and closed when the load is over. */
   maxOverflow: number
   /** How long a borrower waits for a connection. */
   timeoutMs: number
@@ -51,6 +51,11 @@ export interface Pool extends Database {
 
 /** A connection that answered a moment ago is trusted; one unused for longer is tested. */
 const TRUSTED_MS = 1000
+/**
+ * How long a connection beyond the pool's size is kept unused. Closing each as it came back cost 7 of
+ * 8 parts of the throughput at 12 to 16 clients, for most requests opened one.
+ */
+const LINGER_MS = 200
 /** A test without an answer for so long has failed. */
 const PING_TIMEOUT_MS = 5000
 
@@ -64,6 +69,7 @@ export function createPool(options: PoolOptions): Pool {
   let permits = limit
   let timeouts = 0
   let suspectedAt = -Infinity
+  let shrinking: ReturnType<typeof setTimeout> | undefined
   let closing = false
   let whenNoneIsLent = () => {}
 
@@ -153,10 +159,21 @@ export function createPool(options: PoolOptions): Pool {
     lent.delete(connection)
     if (connection.busy) connection.discard()
     if (connection.dead) suspectedAt = performance.now()
-    else if (closing || (idle.length >= size && waiting.size === 0)) retire(connection)
+    else if (closing) retire(connection)
     else idle.push(connection)
+    if (idle.length > size) shrinkLater()
     givePermit()
     if (lent.size === 0) whenNoneIsLent()
+  }
+
+  /** Closes what the load has left behind: the connections unused for longest are first in line. */
+  function shrinkLater() {
+    shrinking ??= setTimeout(() => {
+      shrinking = undefined
+      const before = performance.now() - LINGER_MS
+      while (idle.length > size && idle[0]!.usedAt <= before) retire(idle.shift()!)
+      if (idle.length > size) shrinkLater()
+    }, LINGER_MS)
   }
 
   function retire(connection: Connection) {
@@ -249,6 +266,7 @@ export function createPool(options: PoolOptions): Pool {
 
   async function close(graceMs: number): Promise<void> {
     closing = true
+    clearTimeout(shrinking)
     for (const grant of waiting) grant()
     for (const connection of idle.splice(0)) retire(connection)
     let timer: ReturnType<typeof setTimeout> | undefined

@@ -31,7 +31,9 @@ function checkMediaType(c: Context, mediaTypes: string[]) {
     throw new Problem(
       'unsupported_media_type',
       `The body must be ${mediaTypes.join(' or ')} in UTF-8, without a content encoding.`,
-      { headers: { accept: mediaTypes.join(', ') } },
+      {
+        headers: { [c.req.method === 'PATCH' ? 'accept-patch' : 'accept']: mediaTypes.join(', ') },
+      },
     )
   }
 }

@@ -1,16 +1,18 @@
 // Pages: opaque cursors, and the links to the pages beside this one.
+import { z } from 'zod'
 import { Problem } from './problem.ts'
 
 /** A place in a list: the sort key of the row beside it, and the way to go from there. */
-export interface Cursor {
+export interface Cursor<Key extends unknown[]> {
   direction: 'next' | 'prev'
-  key: (string | number | null)[]
+  key: Key
 }
 
 const VERSION = 1
+const Direction = z.enum(['next', 'prev'])
 
 /** `query` is what the cursor belongs to, such as its sort and filters; with another it is refused. */
-export function encodeCursor(cursor: Cursor, query: string): string {
+export function encodeCursor(cursor: Cursor<unknown[]>, query: string): string {
   const payload = JSON.stringify([VERSION, cursor.direction, ...cursor.key])
   const bytes = new TextEncoder().encode(`${checksum(query + payload)}${payload}`)
   return btoa(String.fromCharCode(...bytes))
@@ -20,15 +22,20 @@ export function encodeCursor(cursor: Cursor, query: string): string {
 }
 
 /** @throws {Problem} `malformed`, when it is not one of ours, or was made for another query */
-export function decodeCursor(text: string, query: string): Cursor {
+export function decodeCursor<Key extends unknown[]>(
+  text: string,
+  query: string,
+  key: z.ZodType<Key>,
+): Cursor<Key> {
   try {
     const binary = atob(text.replaceAll('-', '+').replaceAll('_', '/'))
     const decoded = new TextDecoder().decode(Uint8Array.from(binary, (char) => char.charCodeAt(0)))
-    const [, direction, ...key] = JSON.parse(decoded.slice(decoded.indexOf('[')))
-    const cursor: Cursor = { direction, key }
+    const [, direction, ...values] = JSON.parse(decoded.slice(decoded.indexOf('[')))
+    // The checksum is no secret, so what it vouches for is still input.
+    const cursor = { direction: Direction.parse(direction), key: key.parse(values) }
     if (encodeCursor(cursor, query) === text) return cursor
   } catch {
-    // Not base64, not JSON: told below.
+    // Not base64, not JSON, not a key: told below.
   }
   throw new Problem(
     'malformed',
@@ -36,7 +43,7 @@ export function decodeCursor(text: string, query: string): Cursor {
   )
 }
 
-/** The `Link` header (RFC 8288) of a page; relative, so that it holds behind any proxy. */
+/** The `Link` header (RFC 8288) of a page; without a host, so that it holds behind any proxy that keeps the path. */
 export function pageLinks(url: string, cursors: { next: string | null; prev: string | null }) {
   const links: string[] = []
   for (const relation of ['next', 'prev'] as const) {

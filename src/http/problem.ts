@@ -1,5 +1,5 @@
 // Every failure as a problem document (RFC 9457): the catalogue, and the one renderer.
-import type { Context } from 'hono'
+import type { Context, MiddlewareHandler } from 'hono'
 import { HTTPException } from 'hono/http-exception'
 import { DatabaseError, type DatabaseErrorKind } from '../database/errors.ts'
 import type { Environment } from './environment.ts'
@@ -28,6 +28,10 @@ export interface Fault {
   code: string
   detail: string
 }
+
+const codeByStatus = new Map<number, ProblemCode>(
+  (Object.keys(catalogue) as ProblemCode[]).map((code) => [catalogue[code][0], code]),
+)
 
 /** A failure that the client is told of. */
 export class Problem extends Error {
@@ -64,13 +68,16 @@ const codeByKind: Record<DatabaseErrorKind, ProblemCode> = {
   internal: 'internal',
 }
 
-const detailByCode: Partial<Record<ProblemCode, string>> = {
+const INTERNAL = 'Something went wrong here. It is logged under the request id.'
+const detailByKind: Record<DatabaseErrorKind, string> = {
   conflict: 'The request conflicts with what is stored.',
-  validation: 'The database refused a value.',
-  timeout: 'A statement ran past its time limit.',
-  unavailable: 'The database does not answer at the moment. Try again.',
-  internal: 'Something went wrong here. It is logged under the request id.',
+  invalid: 'The database refused a value.',
+  aborted: 'Another change was under way, so nothing was changed here. Try again.',
+  timeout: 'A statement ran past its time limit. Nothing was changed.',
+  unavailable: 'The database cannot be used at the moment. Nothing was changed. Try again.',
+  internal: INTERNAL,
 }
+const LOST = 'The database gave no answer. Whether a change was made is not known.'
 
 /** An error handler for Hono. A resource gives the constraints of its tables. */
 export function renderProblems(constraints: ConstraintFaults = {}) {
@@ -78,9 +85,23 @@ export function renderProblems(constraints: ConstraintFaults = {}) {
     const problem = toProblem(error, constraints)
     // Nobody reads the answer to a client that has gone away, and nothing of ours has failed.
     if (problem.status >= 500 && !c.req.raw.signal.aborted) {
-      c.env.log.error({ request_id: c.var.requestId, error }, 'request failed')
+      const request_id = c.var.requestId
+      if (problem.code === 'unavailable') {
+        c.env.log.warn({ request_id, reason: error.message }, 'request refused')
+      } else {
+        c.env.log.error({ request_id, error }, 'request failed')
+      }
     }
     return problemResponse(problem, c.var.requestId)
+  }
+}
+
+/** Hono hands what is thrown to the error handler when it is an `Error`, and to nobody otherwise. */
+export const onlyErrors: MiddlewareHandler = async function onlyErrors(_, next) {
+  try {
+    await next()
+  } catch (thrown) {
+    throw thrown instanceof Error ? thrown : new Error('not an Error was thrown', { cause: thrown })
   }
 }
 
@@ -109,11 +130,13 @@ export function problemResponse(problem: Problem, requestId: string): Response {
 function toProblem(error: Error, constraints: ConstraintFaults): Problem {
   if (error instanceof Problem) return error
   if (error instanceof DatabaseError) return fromDatabase(error, constraints)
-  // Hono's validator raises it for a body that it cannot parse.
-  if (error instanceof HTTPException && error.status === 400) {
-    return new Problem('malformed', 'The body is not valid JSON.', { cause: error })
+  if (error instanceof HTTPException) {
+    // Hono's validator raises 400 for a body that it cannot parse.
+    if (error.status === 400) return new Problem('malformed', 'The body is not valid JSON.')
+    const code = codeByStatus.get(error.status)
+    if (code) return new Problem(code, `${catalogue[code][1]}.`, { cause: error })
   }
-  return new Problem('internal', detailByCode.internal!, { cause: error })
+  return new Problem('internal', INTERNAL, { cause: error })
 }
 
 function fromDatabase(error: DatabaseError, constraints: ConstraintFaults): Problem {
@@ -127,5 +150,5 @@ function fromDatabase(error: DatabaseError, constraints: ConstraintFaults): Prob
       cause: error,
     })
   }
-  return new Problem(code, detailByCode[code]!, { cause: error })
+  return new Problem(code, error.lost ? LOST : detailByKind[error.kind], { cause: error })
 }

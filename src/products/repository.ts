@@ -1,6 +1,5 @@
 // Every statement on the table `products`. PostgreSQL writes the JSON, so no decimal and no microsecond is lost.
 import type { Sql } from '../database/connection.ts'
-import type { Database } from '../database/pool.ts'
 import type { NewProduct, ProductPatch } from './schema.ts'
 
 /** A product with its JSON as the API shows it. */
@@ -17,28 +16,24 @@ const columns = (sql: Sql) => sql`
   to_char(updated_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as updated_at`
 
 /** @throws {DatabaseError} `conflict`, when the sku is taken */
-export async function create(database: Database, product: NewProduct): Promise<StoredProduct> {
+export async function create(sql: Sql, product: NewProduct): Promise<StoredProduct> {
   const { sku, name, description, price, currency, stock, attributes } = product
-  const rows = await database.write(
-    (sql) => sql<StoredProduct[]>`
-      with product as (
-        insert into products (sku, name, description, price, currency, stock, attributes)
-        values (${sku}, ${name}, ${description}, ${price}, ${currency}, ${stock}, ${sql.json(attributes)})
-        returning ${columns(sql)}
-      )
-      select id, version, row_to_json(product)::text as json from product`,
-  )
+  const rows = await sql<StoredProduct[]>`
+    with product as (
+      insert into products (sku, name, description, price, currency, stock, attributes)
+      values (${sku}, ${name}, ${description}, ${price}, ${currency}, ${stock}, ${sql.json(attributes)})
+      returning ${columns(sql)}
+    )
+    select id, version, row_to_json(product)::text as json from product`
   return rows[0]!
 }
 
-export async function find(database: Database, id: number): Promise<StoredProduct | undefined> {
-  const rows = await database.read(
-    (sql) => sql<StoredProduct[]>`
-      with product as (
-        select ${columns(sql)} from products where id = ${id}
-      )
-      select id, version, row_to_json(product)::text as json from product`,
-  )
+export async function find(sql: Sql, id: number): Promise<StoredProduct | undefined> {
+  const rows = await sql<StoredProduct[]>`
+    with product as (
+      select ${columns(sql)} from products where id = ${id}
+    )
+    select id, version, row_to_json(product)::text as json from product`
   return rows[0]
 }
 
@@ -47,42 +42,38 @@ export async function find(database: Database, id: number): Promise<StoredProduc
  * those above it on the way back. One more than `limit` is returned when there are more.
  */
 export async function list(
-  database: Database,
+  sql: Sql,
   page: { limit: number; below?: number | undefined; above?: number | undefined },
 ): Promise<StoredProduct[]> {
   const { limit, below, above } = page
-  return database.read(
-    (sql) => sql<StoredProduct[]>`
-      with product as (
-        select ${columns(sql)}
-        from products
-        ${below === undefined ? sql`` : sql`where id < ${below}`}
-        ${above === undefined ? sql`` : sql`where id > ${above}`}
-        order by id ${above === undefined ? sql`desc` : sql`asc`}
-        limit ${limit + 1}
-      )
-      select id, version, row_to_json(product)::text as json from product order by id desc`,
-  )
+  return sql<StoredProduct[]>`
+    with product as (
+      select ${columns(sql)}
+      from products
+      ${below === undefined ? sql`` : sql`where id < ${below}`}
+      ${above === undefined ? sql`` : sql`where id > ${above}`}
+      order by id ${above === undefined ? sql`desc` : sql`asc`}
+      limit ${limit + 1}
+    )
+    select id, version, row_to_json(product)::text as json from product order by id desc`
 }
 
 /** @throws {DatabaseError} `conflict`, when the sku is taken */
 export async function replace(
-  database: Database,
+  sql: Sql,
   id: number,
   product: NewProduct,
 ): Promise<StoredProduct | undefined> {
   const { sku, name, description, price, currency, stock, attributes } = product
-  const rows = await database.write(
-    (sql) => sql<StoredProduct[]>`
-      with product as (
-        update products
-        set sku = ${sku}, name = ${name}, description = ${description}, price = ${price},
-            currency = ${currency}, stock = ${stock}, attributes = ${sql.json(attributes)}
-        where id = ${id}
-        returning ${columns(sql)}
-      )
-      select id, version, row_to_json(product)::text as json from product`,
-  )
+  const rows = await sql<StoredProduct[]>`
+    with product as (
+      update products
+      set sku = ${sku}, name = ${name}, description = ${description}, price = ${price},
+          currency = ${currency}, stock = ${stock}, attributes = ${sql.json(attributes)}
+      where id = ${id}
+      returning ${columns(sql)}
+    )
+    select id, version, row_to_json(product)::text as json from product`
   return rows[0]
 }
 
@@ -91,40 +82,36 @@ export async function replace(
  * @throws {DatabaseError} `conflict`, when the sku is taken; `invalid`, when the attributes get too large
  */
 export async function change(
-  database: Database,
+  sql: Sql,
   id: number,
   patch: ProductPatch,
 ): Promise<StoredProduct | undefined> {
-  if (Object.keys(patch).length === 0) return find(database, id)
-  const rows = await database.write(
-    (sql) => sql<StoredProduct[]>`
-      with patch as (
-        select ${sql.json(patch)}::jsonb as fields
-      ), product as (
-        update products
-        set sku         = case when fields ? 'sku' then fields ->> 'sku' else sku end,
-            name        = coalesce(fields ->> 'name', name),
-            description = case when fields ? 'description' then fields ->> 'description' else description end,
-            price       = coalesce((fields ->> 'price')::numeric, price),
-            currency    = case when fields ? 'currency' then coalesce(fields ->> 'currency', 'USD') else currency end,
-            stock       = case when fields ? 'stock' then coalesce((fields ->> 'stock')::integer, 0) else stock end,
-            attributes  = case fields -> 'attributes'
-                            when 'null' then '{}'
-                            else jsonb_merge_patch(attributes, coalesce(fields -> 'attributes', '{}'))
-                          end
-        from patch
-        where id = ${id}
-        returning ${columns(sql)}
-      )
-      select id, version, row_to_json(product)::text as json from product`,
-  )
+  if (Object.keys(patch).length === 0) return find(sql, id)
+  const rows = await sql<StoredProduct[]>`
+    with patch as (
+      select ${sql.json(patch)}::jsonb as fields
+    ), product as (
+      update products
+      set sku         = case when fields ? 'sku' then fields ->> 'sku' else sku end,
+          name        = coalesce(fields ->> 'name', name),
+          description = case when fields ? 'description' then fields ->> 'description' else description end,
+          price       = coalesce((fields ->> 'price')::numeric, price),
+          currency    = case when fields ? 'currency' then coalesce(fields ->> 'currency', 'USD') else currency end,
+          stock       = case when fields ? 'stock' then coalesce((fields ->> 'stock')::integer, 0) else stock end,
+          attributes  = case fields -> 'attributes'
+                          when 'null' then '{}'
+                          else jsonb_merge_patch(attributes, coalesce(fields -> 'attributes', '{}'))
+                        end
+      from patch
+      where id = ${id}
+      returning ${columns(sql)}
+    )
+    select id, version, row_to_json(product)::text as json from product`
   return rows[0]
 }
 
 /** Whether there was one to remove. */
-export async function remove(database: Database, id: number): Promise<boolean> {
-  const rows = await database.write(
-    (sql) => sql<{ id: number }[]>`delete from products where id = ${id} returning id`,
-  )
+export async function remove(sql: Sql, id: number): Promise<boolean> {
+  const rows = await sql<{ id: number }[]>`delete from products where id = ${id} returning id`
   return rows.length > 0
 }

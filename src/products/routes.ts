@@ -7,6 +7,7 @@ import { Problem, renderProblems } from '../http/problem.ts'
 import { valid, withoutQuery } from '../http/validation.ts'
 import * as repository from './repository.ts'
 import {
+  ListKey,
   NewProduct,
   productConstraints,
   ProductPatch,
@@ -22,14 +23,11 @@ products.onError(renderProblems(productConstraints))
 
 products.get('/', valid('query', ProductQuery), async (c) => {
   const { limit, cursor } = c.req.valid('query')
-  const from = cursor === undefined ? undefined : decodeCursor(cursor, LIST)
+  const from = cursor === undefined ? undefined : decodeCursor(cursor, LIST, ListKey)
   const back = from?.direction === 'prev'
-  const id = Number(from?.key[0])
-  const rows = await repository.list(c.var.database, {
-    limit,
-    below: from && !back ? id : undefined,
-    above: back ? id : undefined,
-  })
+  const [id = 0] = from?.key ?? []
+  const place = { below: from && !back ? id : undefined, above: back ? id : undefined }
+  const rows = await c.var.database.read((sql) => repository.list(sql, { limit, ...place }))
   const more = rows.length > limit
   const items = back ? rows.slice(-limit) : rows.slice(0, limit)
   // A page whose rows were deleted still leads back, to the row that its cursor was made from.
@@ -53,14 +51,15 @@ products.post(
   readJson('application/json'),
   valid('json', NewProduct),
   async (c) => {
-    const product = await repository.create(c.var.database, c.req.valid('json'))
+    const product = await c.var.database.write((sql) => repository.create(sql, c.req.valid('json')))
     c.header('location', `/products/${product.id}`)
     return answer(c, product, 201)
   },
 )
 
 products.get('/:id', valid('param', ProductPath), withoutQuery, async (c) => {
-  return answer(c, await repository.find(c.var.database, c.req.valid('param').id))
+  const { id } = c.req.valid('param')
+  return answer(c, await c.var.database.read((sql) => repository.find(sql, id)))
 })
 
 products.put(
@@ -71,7 +70,8 @@ products.put(
   valid('json', NewProduct),
   async (c) => {
     const { id } = c.req.valid('param')
-    return answer(c, await repository.replace(c.var.database, id, c.req.valid('json')))
+    const product = c.req.valid('json')
+    return answer(c, await c.var.database.write((sql) => repository.replace(sql, id, product)))
   },
 )
 
@@ -83,12 +83,14 @@ products.patch(
   valid('json', ProductPatch),
   async (c) => {
     const { id } = c.req.valid('param')
-    return answer(c, await repository.change(c.var.database, id, c.req.valid('json')))
+    const patch = c.req.valid('json')
+    return answer(c, await c.var.database.write((sql) => repository.change(sql, id, patch)))
   },
 )
 
 products.delete('/:id', valid('param', ProductPath), withoutQuery, async (c) => {
-  const removed = await repository.remove(c.var.database, c.req.valid('param').id)
+  const { id } = c.req.valid('param')
+  const removed = await c.var.database.write((sql) => repository.remove(sql, id))
   if (!removed) throw notFound()
   return c.body(null, 204)
 })

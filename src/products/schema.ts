@@ -5,7 +5,6 @@ import { rule } from '../http/validation.ts'
 
 const MOST_ATTRIBUTES_BYTES = 16_384
 const DEEPEST_ATTRIBUTES = 100
-const TOO_DEEP = 'too_deep'
 /** Faults inside attributes can be many, and their paths long: an answer must not grow far beyond its request. */
 const MOST_TOLD_CHARACTERS = 10_000
 const LARGEST_STOCK = 2_147_483_647
@@ -16,6 +15,8 @@ type JsonObject = { [name: string]: Json }
 /** PostgreSQL holds any text but U+0000 and halves of surrogate pairs. */
 const isStorable = (text: string) => !text.includes('\0') && text.isWellFormed()
 const storable = rule('invalid_characters', 'must hold neither U+0000 nor lone surrogates')
+const tooLarge = rule('too_big', 'is too large a number')
+const tooDeep = rule('too_deep', `must nest at most ${DEEPEST_ATTRIBUTES} levels`)
 
 /** Characters are code points: 😀 is one here and in PostgreSQL, though two for JavaScript. */
 const hasAtMost = (most: number) => (text: string) =>
@@ -65,18 +66,13 @@ const json = z
   .custom<JsonObject>(isObject, rule('invalid_type', 'must be an object'))
   .superRefine((value, context) => {
     let room = MOST_TOLD_CHARACTERS
-    for (const { path, code, message } of findFaults(value, [])) {
+    findFaults(value, [], (path, { error, params }) => {
       // What is nested without end is looked at no further, not even for its size.
-      context.addIssue({
-        code: 'custom',
-        path,
-        message,
-        params: { code },
-        continue: code !== TOO_DEEP,
-      })
-      room -= path.join().length + message.length
-      if (code === TOO_DEEP || room < 0) return
-    }
+      const isLast = params.code === tooDeep.params.code
+      context.addIssue({ code: 'custom', path, message: error, params, continue: !isLast })
+      room -= path.join().length + error.length
+      return !isLast && room > 0
+    })
   })
 const attributes = json.refine(
   (value) => new TextEncoder().encode(JSON.stringify(value)).length <= MOST_ATTRIBUTES_BYTES,
@@ -139,6 +135,9 @@ export const ProductQuery = z.strictObject({
     .default(20),
   cursor: z.string('must be given once').optional(),
 })
+
+/** What a cursor of the list holds: the id of the product beside it. */
+export const ListKey = z.tuple([z.int().nonnegative()])
 
 /** A test holds this against the table: no constraint is without a field. */
 export const productConstraints: ConstraintFaults = {
@@ -214,28 +213,33 @@ function isObject(value: unknown): boolean {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-/** What PostgreSQL could not hold as it was sent: strings, names, numbers, depth. */
-function* findFaults(
-  value: Json,
-  path: (string | number)[],
-): Generator<{ path: (string | number)[]; code: string; message: string }> {
-  if (typeof value === 'string') {
-    if (!isStorable(value)) yield { path, code: storable.params.code, message: storable.error }
-  } else if (typeof value === 'number') {
-    if (!Number.isFinite(value)) yield { path, code: 'too_big', message: 'is too large a number' }
-  } else if (typeof value === 'object' && value !== null) {
-    if (path.length >= DEEPEST_ATTRIBUTES) {
-      yield {
-        path: [],
-        code: TOO_DEEP,
-        message: `must nest at most ${DEEPEST_ATTRIBUTES} levels`,
-      }
-      return
+type Rule = ReturnType<typeof rule>
+type Path = (string | number)[]
+
+/**
+ * Tells what PostgreSQL could not hold as it was sent: strings, names, numbers, depth. One path for
+ * the whole walk, copied when there is something to tell: a megabyte takes 15 ms, a path each 500.
+ * @returns false when `tell` has heard enough
+ */
+function findFaults(value: Json, path: Path, tell: (path: Path, rule: Rule) => boolean): boolean {
+  if (typeof value === 'string') return isStorable(value) || tell([...path], storable)
+  if (typeof value === 'number') return Number.isFinite(value) || tell([...path], tooLarge)
+  if (typeof value !== 'object' || value === null) return true
+  if (path.length >= DEEPEST_ATTRIBUTES) return tell([], tooDeep)
+  if (Array.isArray(value)) {
+    for (let index = 0; index < value.length; index++) {
+      path.push(index)
+      if (!findFaults(value[index]!, path, tell)) return false
+      path.pop()
     }
-    for (const [key, member] of Object.entries(value)) {
-      // The name itself cannot be told, so it is the object that has it.
-      if (!isStorable(key)) yield { path, code: storable.params.code, message: storable.error }
-      yield* findFaults(member, [...path, Array.isArray(value) ? Number(key) : key])
-    }
+    return true
   }
+  for (const key of Object.keys(value)) {
+    // A name that cannot be told: it is the object that has it.
+    if (!isStorable(key) && !tell([...path], storable)) return false
+    path.push(key)
+    if (!findFaults(value[key]!, path, tell)) return false
+    path.pop()
+  }
+  return true
 }

@@ -5,6 +5,7 @@ import { databaseUrl } from '../../src/config.ts'
 import { type Api, createApi, expectProblem, product } from '../support/api.ts'
 import { atTheEnd } from '../support/clean-up.ts'
 import {
+  backends,
   blocked,
   createDatabase,
   killBackends,
@@ -47,6 +48,7 @@ const statuses = (count: number, request: () => Promise<{ status: number }>) =>
 test('all backends killed while idle: the next hundred requests succeed', async () => {
   for (let round = 0; round < 3; round++) {
     await warm()
+    await expect.poll(() => backends(database)).toBe(5)
     expect(await killBackends(database)).toBe(5)
     const answers = await statuses(100, () => api.get('/products'))
     expect(new Set(answers)).toEqual(new Set([200]))

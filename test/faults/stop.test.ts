@@ -4,9 +4,11 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
+import { databaseUrl } from '../../src/config.ts'
 import { createApi, product } from '../support/api.ts'
 import { atTheEnd } from '../support/clean-up.ts'
 import { backends, blocked, createDatabase, lockTable } from '../support/database.ts'
+import { startProxy } from '../support/proxy.ts'
 import { spawnService, startService } from '../support/service.ts'
 
 test('SIGTERM under fifty clients: every request taken is answered whole, exit code 0', async () => {
@@ -147,6 +149,23 @@ test('a signal during a start that still waits for its database ends it', async 
   const start = performance.now()
   expect(await service.stop('SIGTERM')).toBe(0)
   expect(performance.now() - start).toBeLessThan(1500)
+})
+
+test.for([
+  ['says nothing', false],
+  ['answers after the signal', true],
+])('a signal while an attempt waits for a server that %s ends it', async ([, answers]) => {
+  const database = await createDatabase()
+  const proxy = await startProxy(database.address)
+  proxy.silence()
+  const service = spawnService({ DATABASE_URL: databaseUrl(proxy.address) })
+  await expect.poll(() => proxy.open()).toBe(1)
+  const start = performance.now()
+  service.process.kill('SIGTERM')
+  if (answers) await proxy.pass()
+  expect(await service.exited).toEqual({ code: 0, signal: null })
+  expect(performance.now() - start).toBeLessThan(1500)
+  expect(service.output()).not.toContain('cannot start')
 })
 
 test('npm start passes the signal on and waits for the drain', async () => {

@@ -1,0 +1,93 @@
+// What cannot be provoked from outside: faults of our own code under the app, and what the adapter refuses.
+import { HTTPException } from 'hono/http-exception'
+import { beforeAll, expect, test } from 'vitest'
+import { createApp } from '../src/app.ts'
+import { encodeCursor } from '../src/http/page.ts'
+import { type Api, createApi, expectProblem, raw } from './support/api.ts'
+import { createDatabase } from './support/database.ts'
+import { openPool } from './support/pool.ts'
+import { startService } from './support/service.ts'
+
+let url: string
+let api: Api
+
+beforeAll(async () => {
+  const database = await createDatabase()
+  ;({ url } = await startService({ DATABASE_URL: database.url }))
+  api = createApi(url)
+})
+
+/** The app on a database that throws this, and what it writes into its log. */
+async function answerTo(thrown: unknown) {
+  const written: { level: string; message: string; fields: object }[] = []
+  const write = (level: string) => (fields: object, message: string) =>
+    void written.push({ level, message, fields })
+  const log = {
+    debug: write('debug'),
+    info: write('info'),
+    warn: write('warn'),
+    error: write('error'),
+    fatal: write('fatal'),
+  }
+  const pool = openPool((await createDatabase()).address)
+  const fail = () => Promise.reject(thrown as Error)
+  const database = { ...pool, forBorrower: () => ({ read: fail, write: fail, session: fail }) }
+  const answer = await createApp().fetch(new Request('http://larder/products'), {
+    database,
+    log,
+    notReady: undefined,
+  })
+  return { status: answer.status, body: await answer.json(), written }
+}
+
+test.for([
+  ['an Error', new Error('secret cause'), 500, 'internal'],
+  ['what is no Error', 'secret cause', 500, 'internal'],
+  ['nothing', undefined, 500, 'internal'],
+  ['an HTTPException with a problem of ours', new HTTPException(413), 413, 'too_large'],
+  ['an HTTPException without one', new HTTPException(418), 500, 'internal'],
+] as const)('%s becomes a problem, logged once', async ([, thrown, status, code]) => {
+  const { written, ...answer } = await answerTo(thrown)
+  expect(answer).toMatchObject({ status, body: { status, code } })
+  expect(JSON.stringify(answer)).not.toContain('secret')
+  expect(written.map(({ level, message }) => [level, message])).toEqual([
+    ...(status === 500 ? [['error', 'request failed']] : []),
+    ['info', 'request'],
+  ])
+})
+
+test('a cursor with a right checksum and a wrong content is refused', async () => {
+  for (const key of [[], ['abc'], [1.5], [-5], [null], [{}], [1, 2], [2 ** 60]]) {
+    const cursor = encodeCursor({ direction: 'next', key }, 'products -id')
+    expectProblem(await api.get(`/products?cursor=${cursor}`), 400, 'malformed')
+  }
+})
+
+test('an HTTP/1.0 probe without a Host header is answered', async () => {
+  const { text } = await raw(url, 'GET /health HTTP/1.0\r\n\r\n')
+  expect(text).toMatch(/^HTTP\/1.1 200 /)
+})
+
+test('an expectation that is not known is ignored', async () => {
+  const { text } = await raw(
+    url,
+    'GET /health HTTP/1.1\r\nHost: larder\r\nExpect: banana\r\nConnection: close\r\n\r\n',
+  )
+  expect(text).toMatch(/^HTTP\/1.1 200 /)
+})
+
+test('a Host header that is none is a problem document', async () => {
+  const { text } = await raw(url, 'GET /health HTTP/1.1\r\nHost: a b\r\nConnection: close\r\n\r\n')
+  expect(text).toMatch(/^HTTP\/1.1 400 /)
+  expect(text).toContain('application/problem+json')
+  expect(text).toContain('"code":"malformed"')
+})
+
+test('a megabyte of attributes does not hold the others up', async () => {
+  const values = JSON.stringify(Array.from({ length: 500_000 }, () => 0))
+  const body = `{"name":"large","price":1,"attributes":{"a":${values}}}`
+  const headers = { 'content-type': 'application/json' }
+  const start = performance.now()
+  expectProblem(await api.request('POST', '/products', { body, headers }), 422, 'validation')
+  expect(performance.now() - start).toBeLessThan(400)
+})
