@@ -52,8 +52,8 @@ export interface Pool extends Database {
 /** A connection that answered a moment ago is trusted; one unused for longer is tested. */
 const TRUSTED_MS = 1000
 /**
- * How long a connection beyond the pool's size is kept unused. Closing each as it came back cost 7 of
- * 8 parts of the throughput at 12 to 16 clients, for most requests opened one.
+ * How long a connection beyond the pool's size is kept unused. Closed as it came back, GETs by id at
+ * 8, 12 and 16 clients ran at 0.36, 0.24 and 0.34 times the pace, for most of them opened one.
  */
 const LINGER_MS = 200
 /** A test without an answer for so long has failed. */
