@@ -202,8 +202,9 @@ function route({ host, port }: DatabaseAddress): { path: string } | { host: stri
 function isNoSecondTry(cause: unknown): boolean {
   // Several, when the name has several addresses.
   const [first] = (cause as Partial<AggregateError>).errors ?? [cause]
-  const { syscall, port } = first as { syscall?: unknown; port?: unknown }
-  return syscall === 'connect' && port === undefined // Node names every port but 0
+  const { code, address, port } = first as { code?: string; address?: string; port?: number }
+  // Node names every port but 0; a Unix socket has none, and a path for its address.
+  return code === 'ECONNREFUSED' && port === undefined && !address?.startsWith('/')
 }
 
 function sslOption({ sslMode, host }: DatabaseAddress) {

@@ -96,6 +96,7 @@ export function toDatabaseError(error: unknown): DatabaseError {
 const ofStatement = new Set(['UNDEFINED_VALUE', 'MAX_PARAMETERS_EXCEEDED', 'NOT_TAGGED_CALL'])
 /** Codes of failures that come before a statement can be sent. */
 const beforeSending = new Set([
+  'ENOENT', // no Unix socket
   'ECONNREFUSED',
   'EHOSTUNREACH',
   'ENETUNREACH',

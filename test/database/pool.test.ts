@@ -1,6 +1,9 @@
 // What the pool and its sessions promise, and the behaviour of postgres.js 3.4.9 that they lean on.
 import { once } from 'node:events'
-import { type AddressInfo, createServer } from 'node:net'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { type AddressInfo, connect, createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { beforeEach, expect, test } from 'vitest'
 import type { Sql } from '../../src/database/connection.ts'
 import type { DatabaseError } from '../../src/database/errors.ts'
@@ -416,6 +419,26 @@ test('a server is reached by an address with colons, and by a name', async () =>
     const pool = openPool({ ...database.address, host })
     expect((await pool.read(one))[0]!.n).toBe(1)
   }
+})
+
+test('a server is reached by its Unix socket, and missed where there is none', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'larder-socket-'))
+  atTheEnd(() => rm(folder, { recursive: true }))
+  const { host, port } = database.address
+  const relay = createServer((client) => {
+    const server = connect(port, host).on('error', () => {})
+    client
+      .on('error', () => {})
+      .pipe(server)
+      .pipe(client)
+  }).listen(join(folder, `.s.PGSQL.${port}`))
+  await once(relay, 'listening')
+  atTheEnd(async () => relay.close())
+  const pool = openPool({ ...database.address, host: folder })
+  expect((await pool.read(one))[0]!.n).toBe(1)
+  await pool.close(1000)
+  const nowhere = openPool({ ...database.address, host: folder, port: 1 })
+  expect(await failure(nowhere.read(one))).toMatchObject({ kind: 'unavailable', code: 'ENOENT' })
 })
 
 test('connections beyond the size are reused while the load lasts', async () => {
