@@ -1,8 +1,9 @@
 // The door on Node: settings, pool, proof of the database, server; on a signal it drains and stops.
 import { existsSync } from 'node:fs'
 import { createServer, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, Server as NetServer, type Socket } from 'node:net'
 import { getRequestListener, RequestError } from '@hono/node-server'
+import { pino } from 'pino'
 import { createApp } from './app.ts'
 import { readSettings, type Settings, SettingsError } from './config.ts'
 import { createPool, type Pool } from './database/pool.ts'
@@ -18,11 +19,22 @@ const ANSWER_GRACE_MS = 1000
 /** Longer than the idle time of common load balancers (60 s), which would meet a closed connection. */
 const KEEP_ALIVE_MS = 65_000
 
+/** A client that is in the middle of sending a request may finish sending it. */
+const HALF_SENT_MS = 1000
+/** A log that nobody reads any more does not keep the process. */
+const FLUSH_MS = 1000
+
 const settings = loadSettings()
-const log = createLog(settings.logLevel)
+/**
+ * Written without waiting, so that a reader who stalls does not hold the service up. The number is
+ * taken from `process.stdout`, which makes a pipe non-blocking; 1 by itself would hang at the exit.
+ */
+const logOutput = pino.destination({ dest: process.stdout.fd, sync: false })
+const log = createLog(settings.logLevel, logOutput)
 const pool = connect(settings)
 const lent = { database: pool, log, notReady: undefined as string | undefined }
-const unanswered = new Set<ServerResponse>()
+/** Of each connection the answers that it is owed, and how much of it had been read after the last. */
+const connections = new Map<Socket, { owed: Set<ServerResponse>; readBytes: number }>()
 const server = createHttpServer()
 let stoppedAt: number | undefined
 
@@ -35,6 +47,9 @@ await start()
 function loadSettings(): Settings {
   try {
     if (existsSync('.env')) process.loadEnvFile('.env') // fills in what the environment leaves out
+    // libpq's variables are no settings of ours, but the driver would read them.
+    for (const name of Object.keys(process.env))
+      if (/^PG[A-Z]+$/.test(name)) delete process.env[name]
     return readSettings(process.env)
   } catch (error) {
     if (!(error instanceof SettingsError)) throw error
@@ -72,12 +87,18 @@ function createHttpServer() {
   const server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS }, (request, response) => {
     void listener(request, response)
   })
-  server.prependListener('request', (_, response: ServerResponse) => {
-    unanswered.add(response)
+  server.on('connection', (socket) => {
+    connections.set(socket, { owed: new Set(), readBytes: 0 })
+    socket.once('close', () => connections.delete(socket))
+  })
+  server.prependListener('request', ({ socket }, response: ServerResponse) => {
+    const connection = connections.get(socket)!
+    connection.owed.add(response)
     if (lent.notReady) response.shouldKeepAlive = false
     response.once('close', () => {
-      unanswered.delete(response)
-      if (lent.notReady) server.closeIdleConnections()
+      connection.owed.delete(response)
+      connection.readBytes = socket.bytesRead
+      if (lent.notReady && connection.owed.size === 0) socket.destroySoon()
     })
   })
   // An expectation that is not known may be ignored (RFC 9110); Node would refuse it without a document.
@@ -114,51 +135,77 @@ async function start(): Promise<void> {
   } catch (error) {
     if (stoppedAt !== undefined) return // the stop has closed the pool under the attempt
     log.fatal({ error }, `cannot start: ${rootCause(error)}`)
-    process.exit(1)
+    await exit(1)
   }
 }
 
 async function stop(signal: string): Promise<void> {
   if (stoppedAt !== undefined) {
-    if (performance.now() - stoppedAt > ONE_PRESS_MS) process.exit(1)
+    if (performance.now() - stoppedAt > ONE_PRESS_MS) exitNow(1)
     return
   }
   stoppedAt = performance.now()
-  if (!server.listening) {
-    await pool.close(0)
-    process.exit(0)
-  }
-  const clean = await drain(signal)
-  process.exit(clean ? 0 : 1)
+  if (server.listening) return exit((await drain(signal)) ? 0 : 1)
+  await pool.close(0)
+  log.info({ reason: signal }, 'stopped')
+  return exit(0)
 }
 
 async function crash(error: unknown): Promise<void> {
   log.fatal({ error }, 'a fault that nothing handled: stopping')
+  stoppedAt ??= performance.now()
   await drain('fault')
-  process.exit(1)
+  return exit(1)
 }
 
 /** Answers what was taken, then closes the pool; tells whether it was done in time. */
 async function drain(reason: string): Promise<boolean> {
   lent.notReady = 'The service is draining.'
-  for (const response of unanswered) if (!response.headersSent) response.shouldKeepAlive = false
   const deadline = performance.now() + settings.http.shutdownTimeoutMs
-  const closed = new Promise((resolve) => server.close(resolve))
-  log.info({ reason, requests: unanswered.size }, 'draining')
-  const answered = await within(deadline, closed)
-  if (!answered) log.error({ requests: unanswered.size }, 'requests cut off by SHUTDOWN_TIMEOUT')
+  // Not the method of node:http, which also cuts off answers that have not been sent to their end.
+  const closed = new Promise((resolve) => NetServer.prototype.close.call(server, resolve))
+  log.info({ reason, requests: countOwed() }, 'draining')
+  for (const [socket, { owed, readBytes }] of connections) {
+    const last = [...owed].at(-1)
+    if (last && !last.headersSent) last.shouldKeepAlive = false
+    if (!last && socket.bytesRead === readBytes) socket.destroySoon()
+  }
+  setTimeout(() => {
+    for (const [socket, { owed }] of connections) if (owed.size === 0) socket.destroySoon()
+  }, HALF_SENT_MS)
+  await within(deadline, closed)
+  const cutOff = countOwed()
+  if (cutOff > 0) log.error({ requests: cutOff }, 'requests cut off by SHUTDOWN_TIMEOUT')
   server.closeAllConnections()
   await pool.close(Math.max(0, deadline - performance.now()))
   log.info({}, 'stopped')
-  return answered
+  return cutOff === 0
 }
 
-async function within(deadline: number, work: Promise<unknown>): Promise<boolean> {
+function countOwed(): number {
+  let count = 0
+  for (const { owed } of connections.values()) count += owed.size
+  return count
+}
+
+/** Follows a last line of the log: when that is written, all of it is. */
+async function exit(code: number): Promise<never> {
+  const written = new Promise((resolve) => logOutput.once('drain', resolve))
+  await within(performance.now() + FLUSH_MS, written)
+  return exitNow(code)
+}
+
+/** Without the log's own hook, which would wait for a reader that has stalled. */
+function exitNow(code: number): never {
+  process.removeAllListeners('exit')
+  process.exit(code)
+}
+
+async function within(deadline: number, work: Promise<unknown>): Promise<void> {
   let timer: NodeJS.Timeout | undefined
-  const late = new Promise<boolean>((resolve) => {
-    timer = setTimeout(resolve, Math.max(0, deadline - performance.now()), false)
+  const late = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, Math.max(0, deadline - performance.now()))
   })
-  const done = await Promise.race([work.then(() => true), late])
+  await Promise.race([work, late])
   clearTimeout(timer)
-  return done
 }

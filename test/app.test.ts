@@ -4,15 +4,16 @@ import { beforeAll, expect, test } from 'vitest'
 import { createApp } from '../src/app.ts'
 import { encodeCursor } from '../src/http/page.ts'
 import { type Api, createApi, expectProblem, raw } from './support/api.ts'
-import { createDatabase } from './support/database.ts'
+import { createDatabase, type TestDatabase } from './support/database.ts'
 import { openPool } from './support/pool.ts'
 import { startService } from './support/service.ts'
 
 let url: string
 let api: Api
+let database: TestDatabase
 
 beforeAll(async () => {
-  const database = await createDatabase()
+  database = await createDatabase()
   ;({ url } = await startService({ DATABASE_URL: database.url }))
   api = createApi(url)
 })
@@ -90,4 +91,14 @@ test('a megabyte of attributes does not hold the others up', async () => {
   const start = performance.now()
   expectProblem(await api.request('POST', '/products', { body, headers }), 422, 'validation')
   expect(performance.now() - start).toBeLessThan(400)
+})
+
+test('/ready is 503 when the table of the migrations cannot be read', async () => {
+  await database.sql`alter table pgmigrations rename to elsewhere`
+  await database.sql`create table pgmigrations (something integer)`
+  const problem = expectProblem(await api.get('/ready'), 503, 'unavailable')
+  expect(problem.detail).toContain('migrations')
+  await database.sql`drop table pgmigrations`
+  await database.sql`alter table elsewhere rename to pgmigrations`
+  expect((await api.get('/ready')).status).toBe(200)
 })

@@ -78,6 +78,8 @@ export function openConnection(options: ConnectionOptions) {
     ssl: sslOption(address),
     max: 1,
     connect_timeout: connectTimeoutMs / 1000,
+    // A connection that a router forgot is noticed after 5 s and ten probes, not after minutes.
+    keep_alive: 5,
     idle_timeout: 0,
     max_lifetime: null,
     fetch_types: false,

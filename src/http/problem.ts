@@ -87,7 +87,8 @@ export function renderProblems(constraints: ConstraintFaults = {}) {
     if (problem.status >= 500 && !c.req.raw.signal.aborted) {
       const request_id = c.var.requestId
       if (problem.code === 'unavailable') {
-        c.env.log.warn({ request_id, reason: error.message }, 'request refused')
+        const reason = [error, error.cause].filter((x) => x instanceof Error).map((x) => x.message)
+        c.env.log.warn({ request_id, reason: reason.join(': ') }, 'request refused')
       } else {
         c.env.log.error({ request_id, error }, 'request failed')
       }

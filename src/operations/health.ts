@@ -13,7 +13,10 @@ health.get('/health', (c) => c.json({ status: 'ok' }))
 
 health.get('/ready', async (c) => {
   if (c.env.notReady !== undefined) throw new Problem('unavailable', c.env.notReady)
-  const pending = await withinReadyTime(pendingMigrations(c.var.database))
+  const pending = await withinReadyTime(pendingMigrations(c.var.database)).catch((cause) => {
+    if (cause instanceof Problem) throw cause
+    throw new Problem('unavailable', 'The database cannot tell its migrations.', { cause })
+  })
   if (pending.length > 0) {
     throw new Problem('unavailable', `Migrations are pending: ${pending.join(', ')}.`)
   }

@@ -1,10 +1,13 @@
 // The log: one JSON object a line on standard output. Pino writes it on Node, its browser build in workerd.
-import { pino, stdTimeFunctions } from 'pino'
+import { type DestinationStream, type LoggerOptions, pino, stdTimeFunctions } from 'pino'
 import type { Log } from '../http/environment.ts'
 
-/** Values go into fields, units into their names; `error` is reduced to what holds no parameters. */
-export function createLog(level: string): Log {
-  return pino({
+/**
+ * Values go into fields, units into their names; `error` is reduced to what holds no parameters.
+ * Without a destination it is standard output, or the console in workerd.
+ */
+export function createLog(level: string, destination?: DestinationStream): Log {
+  const options: LoggerOptions = {
     level,
     base: null,
     timestamp: stdTimeFunctions.isoTime,
@@ -16,7 +19,8 @@ export function createLog(level: string): Log {
       formatters: { level: (label) => ({ level: label }) },
       write: (line) => console.log(JSON.stringify(line)),
     },
-  })
+  }
+  return destination ? pino(options, destination) : pino(options)
 }
 
 /** What lies at the bottom of an error, in one line; attempts at several addresses are joined. */

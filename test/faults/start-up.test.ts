@@ -180,6 +180,17 @@ test('passwords and names may have any character', async () => {
   expect(byParts.output() + byUrl.output()).not.toContain(password)
 })
 
+test("libpq's variables are no settings of the service", async () => {
+  const database = await createDatabase()
+  const service = await startService({
+    DATABASE_URL: database.url,
+    PGTARGETSESSIONATTRS: 'any',
+    PGHOST: 'elsewhere.invalid',
+    PGPASSWORD: 'another',
+  })
+  expect((await createApi(service.url).get('/products')).status).toBe(200)
+})
+
 test('a file .env fills in what the environment leaves out', async () => {
   const database = await createDatabase()
   const folder = await mkdtemp(join(tmpdir(), 'larder-env-'))
