@@ -342,6 +342,41 @@ test('constraints are recognised by name, values by column, nothing by text', as
   expect(await write((sql) => sql`select * from nothing`)).toMatchObject({ kind: 'internal' })
 })
 
+test.for([
+  ['unavailable', '08006 25006 25P03 25P04 28000 28P01 3D000 53100 53300 57P01 57P02 57P03 58000'],
+  ['invalid', '22001 22003 22P02 22P05 23502 23514'],
+  ['conflict', '23503 23505 23P01'],
+  ['aborted', '0A000 40001 40P01'],
+  ['timeout', '55P03 57014'],
+  ['internal', '42501 42601 42P01 54001 XX000 XX001 P0001'],
+])('the SQLSTATE decides: %s', async ([kind, codes]) => {
+  const pool = openPool(database.address)
+  for (const code of codes!.split(' ')) {
+    await database.sql.unsafe(`
+      create or replace function fail() returns void language plpgsql as
+      $$ begin raise exception 'in another language' using errcode = '${code}'; end $$`)
+    expect(await failure(pool.write((sql) => sql`select fail()`)), code).toMatchObject({
+      kind,
+      code,
+    })
+  }
+})
+
+test('without a pre-ping it is the borrower who finds a stale connection', async () => {
+  for (const prePing of [true, false]) {
+    const proxy = await startProxy(database.address)
+    const pool = openPool(proxy.address, { prePing, timeoutMs: 10_000, queryTimeoutMs: 1000 })
+    await pool.write(one)
+    proxy.lose()
+    await new Promise((resolve) => setTimeout(resolve, 1100)) // longer than a connection is trusted
+    const outcome = await pool.write(one).then(
+      () => 'replaced',
+      (error: DatabaseError) => error.code,
+    )
+    expect(outcome).toBe(prePing ? 'replaced' : 'DEADLINE')
+  }
+}, 20_000)
+
 test('times keep their microseconds and bigints are numbers', async () => {
   const pool = openPool(database.address, { parameters: { TimeZone: 'UTC' } })
   const [row] = await pool.read(

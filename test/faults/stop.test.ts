@@ -221,6 +221,27 @@ test('a second signal ends it at once; one press that arrives twice is one', asy
   expect(performance.now() - start).toBeLessThan(500)
 })
 
+test('a fault that nothing handled is logged, the requests in flight are answered, exit code 1', async () => {
+  const database = await createDatabase()
+  const fault = 'process.on("SIGUSR2", () => { throw new Error("out of the blue") })'
+  const service = await startService({
+    DATABASE_URL: database.url,
+    NODE_OPTIONS: `--import data:text/javascript,${encodeURIComponent(fault)}`,
+  })
+  const lock = await lockTable(database)
+  const write = createApi(service.url).post('/products', product())
+  await expect.poll(() => blocked(database)).toBe(1)
+  service.process.kill('SIGUSR2')
+  expect(await service.logged('a fault that nothing handled: stopping')).toMatchObject({
+    level: 'fatal',
+    error: { message: 'out of the blue' },
+  })
+  await lock.release()
+  expect((await write).status).toBe(201)
+  expect(await service.exited).toEqual({ code: 1, signal: null })
+  expect(await backends(database)).toBe(0)
+})
+
 test('a signal during a start that still waits for its database ends it', async () => {
   const service = spawnService({ DATABASE_URL: 'postgres://u:p@127.0.0.1:1/d' })
   await service.logged('the database does not answer yet')
