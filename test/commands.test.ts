@@ -6,10 +6,10 @@ import { existsSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
+import { freePort } from '../src/cli/embedded-postgres.ts'
 import { createApi, product } from './support/api.ts'
 import { atTheEnd } from './support/clean-up.ts'
 import { createDatabase } from './support/database.ts'
-import { freePort } from './support/free-port.ts'
 
 const root = join(import.meta.dirname, '..')
 

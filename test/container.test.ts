@@ -9,10 +9,10 @@ import { basename, join } from 'node:path'
 import { parseEnv, promisify } from 'node:util'
 import { expect, test, vi } from 'vitest'
 import { parse } from 'yaml'
+import { freePort } from '../src/cli/embedded-postgres.ts'
 import { readSettings } from '../src/config.ts'
 import { atTheEnd } from './support/clean-up.ts'
 import { createDatabase } from './support/database.ts'
-import { freePort } from './support/free-port.ts'
 
 const root = join(import.meta.dirname, '..')
 const read = (path: string) => readFile(join(root, path), 'utf8')

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { basename, extname, join } from 'node:path'
 import { PG_MIGRATE_LOCK_ID } from 'node-pg-migrate'
 import { expect, inject, test, vi } from 'vitest'
+import { freePort } from '../src/cli/embedded-postgres.ts'
 import { startPostgres } from '../src/cli/embedded-postgres.ts'
 import { databaseUrl } from '../src/config.ts'
 import type { DatabaseAddress } from '../src/database/connection.ts'
@@ -15,7 +16,6 @@ import { atTheEnd } from './support/clean-up.ts'
 import { connect, createDatabase } from './support/database.ts'
 import type { TestDatabase } from './support/database.ts'
 import { environment } from './support/environment.ts'
-import { freePort } from './support/free-port.ts'
 
 const root = join(import.meta.dirname, '..')
 

@@ -202,7 +202,8 @@ async function isReady(server: ChildProcess, folder: string): Promise<boolean> {
   return false
 }
 
-async function freePort(): Promise<number> {
+/** A port that nothing listens on. */
+export async function freePort(): Promise<number> {
   const probe = createServer().listen(0, '127.0.0.1')
   await once(probe, 'listening')
   const { port } = probe.address() as AddressInfo

@@ -63,7 +63,7 @@ const kindBySqlState: Record<string, DatabaseErrorKind> = {
   '55P03': 'timeout', // lock not available, by lock_timeout
   '57014': 'timeout', // query cancelled, by statement_timeout
   '57P': 'unavailable', // shut down, crashed, starting up
-  '58000': 'unavailable', // how Hyperdrive reports that it has no connection
+  '58000': 'unavailable', // how Hyperdrive reports what has no SQLSTATE: no connection, or a lost one
 }
 
 /** Any error of the driver as a {@link DatabaseError}, with the original as its cause. */
@@ -74,7 +74,7 @@ export function toDatabaseError(error: unknown): DatabaseError {
     return new DatabaseError(kindOf(code), `PostgreSQL refused a statement (${code})`, {
       cause: error,
       code,
-      lost: /^(08|25P0[34]|57P0[12])/.test(code),
+      lost: /^(08|25P0[34]|57P0[12]|58000)/.test(code),
       ...(constraint ? { constraint } : {}),
       ...(column ? { column } : {}),
     })

@@ -228,15 +228,27 @@ test.for([
   for (let i = 0; i < 5; i++) expect((await pool.read(one))[0]!.n).toBe(1)
 })
 
-test('a server that says goodbye loses a read no answer', async () => {
+test.for([
+  ['a server that says goodbye', '57P01'],
+  ['Hyperdrive, when it does not say what it was,', '58000'],
+])('%s loses a read no answer, and a write is not tried again', async ([, code]) => {
+  await database.sql.unsafe(`
+    create function fail() returns void language plpgsql as
+    $$ begin raise exception 'gone' using errcode = '${code}'; end $$`)
   const pool = openPool(database.address)
   let attempts = 0
   const rows = await pool.read((sql) =>
-    ++attempts === 1
-      ? sql`do $$ begin raise exception using errcode = '57P01'; end $$`
-      : sql`select 2 as n`,
+    ++attempts === 1 ? sql`select fail()` : sql`select 2 as n`,
   )
   expect(rows).toEqual([{ n: 2 }])
+  attempts = 0
+  const write = pool.write((sql) => {
+    attempts++
+    return sql`select fail()`
+  })
+  // Whether it took effect is not known.
+  expect(await failure(write)).toMatchObject({ kind: 'unavailable', lost: true })
+  expect(attempts).toBe(1)
 })
 
 test('a read whose connection is lost under way is tried again, a write is not', async () => {
