@@ -40,7 +40,5 @@ export function createApp() {
     await next()
   })
 
-  app.route('/', health)
-  app.route('/products', products)
-  return app
+  return app.route('/', health).route('/products', products)
 }

@@ -70,7 +70,7 @@ function connect({ database: address, pool }: Settings): Pool {
       statement_timeout: pool.statementTimeoutMs,
       // For a service that vanished: its transactions and statements end, and free their locks.
       idle_in_transaction_session_timeout: 60_000,
-      client_connection_check_interval: 10_000,
+      client_connection_check_interval: 1000,
       tcp_keepalives_idle: 30,
       tcp_keepalives_interval: 10,
       tcp_keepalives_count: 3,

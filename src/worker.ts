@@ -64,6 +64,7 @@ const noDatabase: Pool = {
   read: fail,
   write: fail,
   session: fail,
+  transfer: fail,
   forBorrower: () => noDatabase,
   stats: () => ({ limit: 0, idle: 0, lent: 0, opening: 0, waiting: 0, timeouts: 0 }),
   close: () => Promise.resolve(),

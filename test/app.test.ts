@@ -32,7 +32,10 @@ async function answerTo(thrown: unknown) {
   }
   const pool = openPool((await createDatabase()).address)
   const fail = () => Promise.reject(thrown as Error)
-  const database = { ...pool, forBorrower: () => ({ read: fail, write: fail, session: fail }) }
+  const database = {
+    ...pool,
+    forBorrower: () => ({ read: fail, write: fail, session: fail, transfer: fail }),
+  }
   const answer = await createApp().fetch(new Request('http://larder/products'), {
     database,
     log,

@@ -45,6 +45,11 @@ export interface ConnectionOptions {
 export type Connection = ReturnType<typeof openConnection>
 
 const NO_PORT = 0
+/**
+ * The server keeps each statement that was prepared on a connection, some 20 kB of it, as long as the
+ * connection lives, and filters and sorts combine to more statements than anybody has memory for.
+ */
+const MOST_STATEMENTS = 200
 
 /** What postgres.js's queries are made of; pinned to 3.4.9, and tests hold it. */
 interface DriverQuery {
@@ -64,6 +69,7 @@ interface DriverQuery {
 export function openConnection(options: ConnectionOptions) {
   const { address, connectTimeoutMs, queryTimeoutMs, parameters, endSockets } = options
   const pending = new Set<DriverQuery>()
+  const statements = new Set<string>()
   const openedAt = performance.now()
   let death: DatabaseError | undefined
   let established = false
@@ -114,6 +120,8 @@ export function openConnection(options: ConnectionOptions) {
       guarded.resolve = (result) => {
         settle()
         established = true
+        const { statement } = result as { statement?: { name: string } }
+        if (statement?.name) statements.add(statement.name)
         resolve(result)
       }
       guarded.reject = (cause) => {
@@ -142,6 +150,10 @@ export function openConnection(options: ConnectionOptions) {
     },
     get ageMs() {
       return performance.now() - openedAt
+    },
+    /** Has prepared so many statements that the server had better forget them. */
+    get worn() {
+      return statements.size > MOST_STATEMENTS
     },
     /** When the last answer came, on the clock of `performance.now()`. */
     get usedAt() {

@@ -28,6 +28,11 @@ export interface Database {
    * throws. `work` runs a second time when PostgreSQL aborts the first for the sake of another.
    */
   session<T>(work: (sql: Sql) => Promise<T>): Promise<T>
+  /**
+   * A session for as long as a stream takes. `work` runs once, for what it reads is gone then. When
+   * `signal` aborts, the connection is given up, and the statement under way with it.
+   */
+  transfer<T>(work: (sql: Sql) => Promise<T>, signal: AbortSignal): Promise<T>
 }
 
 export interface PoolStats {
@@ -159,7 +164,7 @@ export function createPool(options: PoolOptions): Pool {
     lent.delete(connection)
     if (connection.busy) connection.discard()
     if (connection.dead) suspectedAt = performance.now()
-    else if (closing) retire(connection)
+    else if (closing || connection.worn) retire(connection)
     else idle.push(connection)
     if (idle.length > size) shrinkLater()
     givePermit()
@@ -214,10 +219,13 @@ export function createPool(options: PoolOptions): Pool {
   async function transaction<T>(
     work: (sql: Sql) => Promise<T>,
     signal?: () => AbortSignal,
+    abort?: AbortSignal,
   ): Promise<T> {
     const connection = await borrow(start, signal)
     const loan = connection.lend()
+    abort?.addEventListener('abort', connection.discard)
     try {
+      if (abort?.aborted) throw clientGone()
       const result = await work(loan.sql)
       loan.end()
       if ((await connection.run('commit')) !== 'COMMIT') {
@@ -229,6 +237,7 @@ export function createPool(options: PoolOptions): Pool {
       if (!connection.dead) await connection.run('rollback').catch(connection.discard)
       throw error
     } finally {
+      abort?.removeEventListener('abort', connection.discard)
       giveBack(connection)
     }
   }
@@ -254,6 +263,7 @@ export function createPool(options: PoolOptions): Pool {
       read: (work) => twice(() => statement(work, signal), true),
       write: (work) => twice(() => statement(work, signal), false),
       session: (work) => twice(() => transaction(work, signal), false),
+      transfer: (work, abort) => transaction(work, () => abort, abort),
     }
   }
 
@@ -296,7 +306,7 @@ async function withinPingTimeout(connection: Connection, statement: string): Pro
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
 
 function clientGone() {
-  return unavailable('the client went away while it waited for a connection', 'CLIENT_GONE')
+  return unavailable('the client went away', 'CLIENT_GONE')
 }
 
 function unavailable(message: string, code: string) {

@@ -6,9 +6,15 @@ import type { Environment } from './environment.ts'
 
 const catalogue = {
   malformed: [400, 'The request cannot be parsed'],
+  unauthorized: [401, 'The request needs a key'],
+  forbidden: [403, 'The key does not reach so far'],
   not_found: [404, 'There is nothing at this address'],
   method_not_allowed: [405, 'The resource does not take this method'],
+  not_acceptable: [406, 'The resource has no such form'],
   conflict: [409, 'The request conflicts with what is stored'],
+  insufficient_stock: [409, 'There is not so much in stock'],
+  gone: [410, 'What is asked for is kept no longer'],
+  precondition_failed: [412, 'The resource has changed'],
   too_large: [413, 'The body is too large'],
   unsupported_media_type: [415, 'The media type of the body is not supported'],
   validation: [422, 'The request is not valid'],
@@ -25,12 +31,16 @@ export interface Fault {
   pointer?: string
   /** A parameter of the query or the path. */
   parameter?: string
+  header?: string
+  /** A line of an import, from 1. */
+  line?: number
   code: string
   detail: string
 }
 
+/** Where codes share a status, the first of them is the general one. */
 const codeByStatus = new Map<number, ProblemCode>(
-  (Object.keys(catalogue) as ProblemCode[]).map((code) => [catalogue[code][0], code]),
+  (Object.keys(catalogue) as ProblemCode[]).toReversed().map((code) => [catalogue[code][0], code]),
 )
 
 /** A failure that the client is told of. */

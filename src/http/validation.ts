@@ -3,7 +3,7 @@ import { zValidator } from '@hono/zod-validator'
 import { z } from 'zod'
 import { type Fault, Problem } from './problem.ts'
 
-type Target = 'json' | 'query' | 'param'
+type Target = 'json' | 'query' | 'param' | 'header'
 
 /** An answer that names a hundred faults helps; one that names a hundred thousand is an attack. */
 const MOST_FAULTS = 100
@@ -43,7 +43,11 @@ function toFaults(target: Target, issue: z.core.$ZodIssue, input: unknown): Faul
   return [{ ...where, code: own ?? issue.code, detail: issue.message }]
 }
 
-function place(target: Target, path: PropertyKey[]): Pick<Fault, 'pointer' | 'parameter'> {
+function place(
+  target: Target,
+  path: PropertyKey[],
+): Pick<Fault, 'pointer' | 'parameter' | 'header'> {
+  if (target === 'header') return { header: path.map(String).join('.') }
   if (target !== 'json') return { parameter: path.map(String).join('.') }
   const tokens = path.map((key) => {
     const token = String(key).replaceAll('~', '~0').replaceAll('/', '~1')

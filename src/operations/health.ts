@@ -9,26 +9,26 @@ const READY_WITHIN_MS = 2000
 
 export const health = new Hono<Environment>()
 
-health.get('/health', (c) => c.json({ status: 'ok' }))
+  .get('/health', (c) => c.json({ status: 'ok' }))
 
-health.get('/ready', async (c) => {
-  if (c.env.notReady !== undefined) throw new Problem('unavailable', c.env.notReady)
-  const pending = await withinReadyTime(pendingMigrations(c.var.database)).catch((cause) => {
-    if (cause instanceof Problem) throw cause
-    throw new Problem('unavailable', 'The database cannot tell its migrations.', { cause })
+  .get('/ready', async (c) => {
+    if (c.env.notReady !== undefined) throw new Problem('unavailable', c.env.notReady)
+    const pending = await withinReadyTime(pendingMigrations(c.var.database)).catch((cause) => {
+      if (cause instanceof Problem) throw cause
+      throw new Problem('unavailable', 'The database cannot tell its migrations.', { cause })
+    })
+    if (pending.length > 0) {
+      throw new Problem('unavailable', `Migrations are pending: ${pending.join(', ')}.`)
+    }
+    return c.json({ status: 'ready' })
   })
-  if (pending.length > 0) {
-    throw new Problem('unavailable', `Migrations are pending: ${pending.join(', ')}.`)
-  }
-  return c.json({ status: 'ready' })
-})
 
-health.get('/db-test', async (c) => {
-  const start = performance.now()
-  const version = await serverVersion(c.var.database)
-  const latency = performance.now() - start
-  return c.json({ status: 'ok', version, latency_ms: Math.round(latency * 100) / 100 })
-})
+  .get('/db-test', async (c) => {
+    const start = performance.now()
+    const version = await serverVersion(c.var.database)
+    const latency = performance.now() - start
+    return c.json({ status: 'ok', version, latency_ms: Math.round(latency * 100) / 100 })
+  })
 
 async function withinReadyTime<T>(work: Promise<T>): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined
