@@ -15,6 +15,17 @@ const columns = (sql: Sql) => sql`
   to_char(created_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as created_at,
   to_char(updated_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as updated_at`
 
+/** The versions in which a product is read or changed: among these, and in none of those. */
+interface Condition {
+  match?: number[] | undefined
+  noneMatch?: number[] | '*' | undefined
+}
+
+const holds = (sql: Sql, { match, noneMatch }: Condition) => sql`
+  ${match ? sql`and version = any (${`{${match.join()}}`}::bigint[])` : sql``}
+  ${noneMatch === '*' ? sql`and false` : sql``}
+  ${Array.isArray(noneMatch) ? sql`and version <> all (${`{${noneMatch.join()}}`}::bigint[])` : sql``}`
+
 /** @throws {DatabaseError} `conflict`, when the sku is taken */
 export async function create(sql: Sql, product: NewProduct): Promise<StoredProduct> {
   const { sku, name, description, price, currency, stock, attributes } = product
@@ -28,10 +39,14 @@ export async function create(sql: Sql, product: NewProduct): Promise<StoredProdu
   return rows[0]!
 }
 
-export async function find(sql: Sql, id: number): Promise<StoredProduct | undefined> {
+export async function find(
+  sql: Sql,
+  id: number,
+  condition: Condition = {},
+): Promise<StoredProduct | undefined> {
   const rows = await sql<StoredProduct[]>`
     with product as (
-      select ${columns(sql)} from products where id = ${id}
+      select ${columns(sql)} from products where id = ${id} ${holds(sql, condition)}
     )
     select id, version, row_to_json(product)::text as json from product`
   return rows[0]
@@ -63,6 +78,7 @@ export async function replace(
   sql: Sql,
   id: number,
   product: NewProduct,
+  condition: Condition,
 ): Promise<StoredProduct | undefined> {
   const { sku, name, description, price, currency, stock, attributes } = product
   const rows = await sql<StoredProduct[]>`
@@ -70,7 +86,7 @@ export async function replace(
       update products
       set sku = ${sku}, name = ${name}, description = ${description}, price = ${price},
           currency = ${currency}, stock = ${stock}, attributes = ${sql.json(attributes)}
-      where id = ${id}
+      where id = ${id} ${holds(sql, condition)}
       returning ${columns(sql)}
     )
     select id, version, row_to_json(product)::text as json from product`
@@ -85,8 +101,9 @@ export async function change(
   sql: Sql,
   id: number,
   patch: ProductPatch,
+  condition: Condition,
 ): Promise<StoredProduct | undefined> {
-  if (Object.keys(patch).length === 0) return find(sql, id)
+  if (Object.keys(patch).length === 0) return find(sql, id, condition)
   const rows = await sql<StoredProduct[]>`
     with patch as (
       select ${sql.json(patch)}::jsonb as fields
@@ -103,15 +120,39 @@ export async function change(
                           else jsonb_merge_patch(attributes, coalesce(fields -> 'attributes', '{}'))
                         end
       from patch
-      where id = ${id}
+      where id = ${id} ${holds(sql, condition)}
       returning ${columns(sql)}
     )
     select id, version, row_to_json(product)::text as json from product`
   return rows[0]
 }
 
-/** Whether there was one to remove. */
-export async function remove(sql: Sql, id: number): Promise<boolean> {
-  const rows = await sql<{ id: number }[]>`delete from products where id = ${id} returning id`
-  return rows.length > 0
+/** Adds to the stock, or takes from it; nothing when that would leave the range of a stock. */
+export async function adjustStock(
+  sql: Sql,
+  id: number,
+  delta: number,
+  condition: Condition,
+): Promise<StoredProduct | undefined> {
+  const rows = await sql<StoredProduct[]>`
+    with product as (
+      update products
+      set stock = stock + ${delta}::integer
+      where id = ${id} ${holds(sql, condition)}
+        and stock::bigint + ${delta}::bigint between 0 and 2147483647
+      returning ${columns(sql)}
+    )
+    select id, version, row_to_json(product)::text as json from product`
+  return rows[0]
+}
+
+/** The id, when there was one to remove. */
+export async function remove(
+  sql: Sql,
+  id: number,
+  condition: Condition,
+): Promise<{ id: number } | undefined> {
+  const rows = await sql<{ id: number }[]>`
+    delete from products where id = ${id} ${holds(sql, condition)} returning id`
+  return rows[0]
 }

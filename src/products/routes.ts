@@ -3,16 +3,26 @@ import { type Context, Hono } from 'hono'
 import { readJson } from '../http/body.ts'
 import type { Environment } from '../http/environment.ts'
 import { decodeCursor, encodeCursor, pageLinks } from '../http/page.ts'
+import {
+  type Condition,
+  conditionOf,
+  isNew,
+  matches,
+  Preconditions,
+} from '../http/preconditions.ts'
 import { Problem, renderProblems } from '../http/problem.ts'
 import { valid, withoutQuery } from '../http/validation.ts'
+import type { Sql } from '../database/connection.ts'
 import * as repository from './repository.ts'
 import {
+  LARGEST_STOCK,
   ListKey,
   NewProduct,
   productConstraints,
   ProductPatch,
   ProductPath,
   ProductQuery,
+  StockChange,
 } from './schema.ts'
 
 /** What a cursor of the list belongs to. */
@@ -54,21 +64,38 @@ export const products = new Hono<Environment>()
     return answer(c, product, 201)
   })
 
-  .get('/:id', valid('param', ProductPath), withoutQuery, async (c) => {
-    const { id } = c.req.valid('param')
-    return answer(c, await c.var.database.read((sql) => repository.find(sql, id)))
-  })
+  .get(
+    '/:id',
+    valid('param', ProductPath),
+    withoutQuery,
+    valid('header', Preconditions),
+    async (c) => {
+      const { id } = c.req.valid('param')
+      const condition = conditionOf(c.req.valid('header'))
+      const product = await c.var.database.read((sql) => repository.find(sql, id))
+      if (!product) throw notFound()
+      if (!matches(condition, product.version)) throw changed()
+      if (isNew(condition, product.version)) return answer(c, product)
+      return c.body(null, 304, { etag: etag(product) })
+    },
+  )
 
   .put(
     '/:id',
     valid('param', ProductPath),
     withoutQuery,
+    valid('header', Preconditions),
     readJson('application/json'),
     valid('json', NewProduct),
     async (c) => {
       const { id } = c.req.valid('param')
       const product = c.req.valid('json')
-      return answer(c, await c.var.database.write((sql) => repository.replace(sql, id, product)))
+      const condition = conditionOf(c.req.valid('header'))
+      const written = await c.var.database.write(
+        async (sql) =>
+          (await repository.replace(sql, id, product, condition)) ?? whyNot(sql, id, condition),
+      )
+      return answer(c, written)
     },
   )
 
@@ -76,34 +103,88 @@ export const products = new Hono<Environment>()
     '/:id',
     valid('param', ProductPath),
     withoutQuery,
+    valid('header', Preconditions),
     readJson('application/merge-patch+json', 'application/json'),
     valid('json', ProductPatch),
     async (c) => {
       const { id } = c.req.valid('param')
       const patch = c.req.valid('json')
-      return answer(c, await c.var.database.write((sql) => repository.change(sql, id, patch)))
+      const condition = conditionOf(c.req.valid('header'))
+      const written = await c.var.database.write(
+        async (sql) =>
+          (await repository.change(sql, id, patch, condition)) ?? whyNot(sql, id, condition),
+      )
+      return answer(c, written)
     },
   )
 
-  .delete('/:id', valid('param', ProductPath), withoutQuery, async (c) => {
-    const { id } = c.req.valid('param')
-    const removed = await c.var.database.write((sql) => repository.remove(sql, id))
-    if (!removed) throw notFound()
-    return c.body(null, 204)
-  })
+  .delete(
+    '/:id',
+    valid('param', ProductPath),
+    withoutQuery,
+    valid('header', Preconditions),
+    async (c) => {
+      const { id } = c.req.valid('param')
+      const condition = conditionOf(c.req.valid('header'))
+      await c.var.database.write(
+        async (sql) => (await repository.remove(sql, id, condition)) ?? whyNot(sql, id, condition),
+      )
+      return c.body(null, 204)
+    },
+  )
 
-function answer(
-  c: Context,
-  product: repository.StoredProduct | undefined,
-  status: 200 | 201 = 200,
-) {
+  .post(
+    '/:id/stock',
+    valid('param', ProductPath),
+    withoutQuery,
+    valid('header', Preconditions),
+    readJson('application/json'),
+    valid('json', StockChange),
+    async (c) => {
+      const { id } = c.req.valid('param')
+      const { delta } = c.req.valid('json')
+      const condition = conditionOf(c.req.valid('header'))
+      const written = await c.var.database.write(
+        async (sql) =>
+          (await repository.adjustStock(sql, id, delta, condition)) ??
+          whyNot(sql, id, condition, outOfStock(delta)),
+      )
+      return answer(c, written)
+    },
+  )
+
+/** Says why nothing was written. Asked afterwards, on the way of a failure only. */
+async function whyNot(
+  sql: Sql,
+  id: number,
+  condition: Condition,
+  otherwise = changed(),
+): Promise<never> {
+  const product = await repository.find(sql, id)
   if (!product) throw notFound()
-  return c.body(product.json, status, {
-    'content-type': 'application/json',
-    etag: `"${product.version}"`,
-  })
+  const { version } = product
+  throw matches(condition, version) && isNew(condition, version) ? otherwise : changed()
 }
+
+function answer(c: Context, product: repository.StoredProduct, status: 200 | 201 = 200) {
+  return c.body(product.json, status, { 'content-type': 'application/json', etag: etag(product) })
+}
+
+const etag = ({ version }: repository.StoredProduct) => `"${version}"`
 
 function notFound() {
   return new Problem('not_found', 'There is no product with this id.')
+}
+
+function changed() {
+  return new Problem('precondition_failed', 'The product is in another version than asked for.')
+}
+
+function outOfStock(delta: number) {
+  if (delta < 0)
+    return new Problem('insufficient_stock', 'There is less in stock than to be taken.')
+  const detail = `would make the stock larger than ${LARGEST_STOCK}`
+  return new Problem('conflict', `delta ${detail}.`, {
+    faults: [{ pointer: '#/delta', code: 'too_big', detail }],
+  })
 }

@@ -7,7 +7,7 @@ const MOST_ATTRIBUTES_BYTES = 16_384
 const DEEPEST_ATTRIBUTES = 100
 /** Faults inside attributes can be many, and their paths long: an answer must not grow far beyond its request. */
 const MOST_TOLD_CHARACTERS = 10_000
-const LARGEST_STOCK = 2_147_483_647
+export const LARGEST_STOCK = 2_147_483_647
 
 type Json = string | number | boolean | null | Json[] | { [name: string]: Json }
 type JsonObject = { [name: string]: Json }
@@ -116,6 +116,15 @@ export const ProductPatch = z
   })
   .transform(withoutServerFields)
 export type ProductPatch = z.infer<typeof ProductPatch>
+
+/** For `POST /products/{id}/stock`. */
+export const StockChange = z.strictObject({
+  delta: z
+    .number('must be a whole number')
+    .refine(Number.isInteger, rule('invalid_type', 'must be a whole number'))
+    .min(-LARGEST_STOCK, `must be at least -${LARGEST_STOCK}`)
+    .max(LARGEST_STOCK, `must be at most ${LARGEST_STOCK}`),
+})
 
 export const ProductPath = z.object({
   id: z
