@@ -24,7 +24,7 @@ function parseTags(text: string, context: z.RefinementCtx): { version: number; w
   }
   if (tags.length > 0 && element.lastIndex === text.length) return tags
   context.addIssue({ code: 'custom', message: expected, params: { code: 'invalid_format' } })
-  return z.NEVER
+  return []
 }
 
 /** The headers `If-Match` and `If-None-Match`, for the validator's target `header`. */
