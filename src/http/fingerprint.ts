@@ -1,8 +1,11 @@
 // What a request is recognised by when it comes again: a digest of its head and of every byte of its body.
 import type { Context } from 'hono'
 
-/** The body is digested in blocks of this size, however the network has cut it. */
-const BLOCK_BYTES = 1024 * 1024
+/**
+ * The body is digested in blocks of this size, however the network has cut it. A megabyte took 6.5 ms
+ * in blocks of 16 KiB, 3.2 in 64, 2.2 in these, 3.4 in one of its own.
+ */
+const BLOCK_BYTES = 256 * 1024
 const DIGEST_BYTES = 32
 
 export interface Fingerprint {

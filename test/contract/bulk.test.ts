@@ -47,8 +47,8 @@ const faults = (answer: Response, status = 422, code = 'validation'): [string, s
     fault.code,
   ])
 
-const many = (count: number, overrides: (n: number) => object = () => ({})) =>
-  Array.from({ length: count }, (_, n) => product(overrides(n)))
+const many = (count: number, overrides: () => Record<string, unknown> = () => ({})) =>
+  Array.from({ length: count }, () => product(overrides()))
 
 /** As its client would read it: the item is what a GET of it answers, byte for byte. */
 async function expectItemsAsRead(answer: Response) {
@@ -183,12 +183,12 @@ describe('faults', () => {
       product({ sku: 'A' }),
       { sku: 'B', price: 1 },
     ])
-    expect(faults(answer).toSorted()).toEqual([
-      ['#/1/price', 'too_small'],
-      ['#/2/sku', 'duplicate'],
-      ['#/3/name', 'required'],
-      ['#/3/sku', 'duplicate'],
-    ])
+    expect(Object.fromEntries(faults(answer))).toEqual({
+      '#/1/price': 'too_small',
+      '#/2/sku': 'duplicate',
+      '#/3/name': 'required',
+      '#/3/sku': 'duplicate',
+    })
   })
 
   test.each(['?on_conflict=id', '?on_conflict=', '?on_conflict=sku&on_conflict=sku', '?upsert=1'])(
@@ -307,7 +307,8 @@ test('20 at once with on_conflict on the same skus, each in an order of its own'
   const updated = answers.reduce((sum, { body }) => sum + body.updated, 0)
   expect({ inserted, updated }).toEqual({ inserted: 200, updated: 19 * 200 })
   const found = await rows()
-  expect(found.map(({ sku }) => sku).toSorted()).toEqual(skus.toSorted())
+  expect(new Set(found.map(({ sku }) => sku))).toEqual(new Set(skus))
+  expect(found).toHaveLength(200)
   // Each was changed 19 times, and the last writer's change is whole.
   expect(new Set(found.map(({ version }) => version))).toEqual(new Set(['20']))
   expect(new Set(found.map(({ name }) => name)).size).toBe(1)
