@@ -2,6 +2,7 @@
 import { Hono } from 'hono'
 import { methodNotAllowed } from 'hono/method-not-allowed'
 import type { Environment } from './http/environment.ts'
+import { exactPaths, wrongMethod } from './http/methods.ts'
 import { onlyErrors, Problem, problemResponse, renderProblems } from './http/problem.ts'
 import { requestId } from './http/request-id.ts'
 import { wellFormedUrl } from './http/well-formed.ts'
@@ -18,20 +19,19 @@ export function createApp() {
 
   app.use(requestId)
   app.use(requestLog)
+  app.use(async function nobody(c, next) {
+    c.set('caller', '')
+    await next()
+  })
   app.use(
     methodNotAllowed<Environment>({
       app,
-      onMethodNotAllowed: (c, methods) =>
-        problemResponse(
-          new Problem('method_not_allowed', `This resource takes ${methods.join(', ')}.`, {
-            headers: { allow: methods.join(', ') },
-          }),
-          c.var.requestId,
-        ),
+      onMethodNotAllowed: (c, methods) => problemResponse(wrongMethod(methods), c.var.requestId),
     }),
   )
   app.use(onlyErrors)
   app.use(wellFormedUrl)
+  app.use(exactPaths(app))
   app.use(async function lendDatabase(c, next) {
     c.set(
       'database',

@@ -30,12 +30,12 @@ function parseCurl(command: string) {
   const valueOf = (flag: string) =>
     words.includes(flag) ? words[words.indexOf(flag) + 1] : undefined
   const body = valueOf('-d')
-  const header = valueOf('-H')?.split(': ')
+  const headers = words.flatMap((word, n) => (words[n - 1] === '-H' ? [word.split(': ')] : []))
   const url = new URL(words.find((word) => word.startsWith('http'))!)
   return {
     method: valueOf('-X') ?? (body === undefined ? 'GET' : 'POST'),
     path: url.pathname + url.search,
-    headers: header ? { [header[0]!]: header[1]! } : {},
+    headers: Object.fromEntries(headers) as Record<string, string>,
     ...(body === undefined ? {} : { body }),
     withHeaders: words.includes('-i'),
   }

@@ -6,7 +6,7 @@ import { type Fault, Problem } from './problem.ts'
 type Target = 'json' | 'query' | 'param' | 'header'
 
 /** An answer that names a hundred faults helps; one that names a hundred thousand is an attack. */
-const MOST_FAULTS = 100
+export const MOST_FAULTS = 100
 
 /**
  * Checks a part of the request against a schema. The handler gets the value by `c.req.valid(target)`.
@@ -38,7 +38,7 @@ export const atMost = (most: number) => rule('too_big', `must have at most ${mos
 
 function toFaults(target: Target, issue: z.core.$ZodIssue, input: unknown): Fault[] {
   if (issue.code === 'unrecognized_keys') {
-    return issue.keys.map((key) => ({
+    return issue.keys.slice(0, MOST_FAULTS).map((key) => ({
       ...place(target, [...issue.path, key]),
       code: 'unknown',
       detail: target === 'json' ? 'is not a field of this resource' : 'is not a known parameter',

@@ -93,6 +93,56 @@ export async function create(sql: Sql, product: NewProduct): Promise<StoredProdu
   return rows[0]!
 }
 
+/** One of many, as it was written: `json` is null where another product has its sku. */
+interface Written {
+  json: string | null
+  inserted: boolean
+}
+
+/**
+ * Writes many products in one statement, and returns them in their order, in which new ones get
+ * their ids. A sku that is known is left alone, or its product replaced when `replacing`. No sku may
+ * be there twice.
+ *
+ * The rows are written in the order of their skus, so that two writers who have some in common wait
+ * for each other and never both at once.
+ */
+export async function createMany(
+  sql: Sql,
+  products: NewProduct[],
+  replacing: boolean,
+): Promise<Written[]> {
+  return sql<Written[]>`
+    with input as materialized (
+      select nextval(pg_get_serial_sequence('products', 'id')) as id, sent.*
+      from rows from (
+        jsonb_to_recordset(${sql.json(products)}) as (
+          sku text, name text, description text, price numeric, currency text, stock integer, attributes jsonb)
+      ) with ordinality as sent (sku, name, description, price, currency, stock, attributes, place)
+      order by place
+    ), product as (
+      insert into products (id, sku, name, description, price, currency, stock, attributes)
+      overriding system value
+      select id, sku, name, description, price, currency, stock, attributes
+      from input
+      order by sku collate "C"
+      on conflict (sku) ${
+        replacing
+          ? sql`do update
+              set name = excluded.name, description = excluded.description, price = excluded.price,
+                  currency = excluded.currency, stock = excluded.stock, attributes = excluded.attributes`
+          : sql`do nothing`
+      }
+      returning ${columns(sql)}
+    )
+    select created.id is not null as inserted,
+           case when created.id is not null then row_to_json(created) else row_to_json(replaced) end::text as json
+    from input
+    left join product as created on created.id = input.id
+    left join product as replaced on replaced.sku = input.sku
+    order by place`
+}
+
 export async function find(
   sql: Sql,
   id: number,

@@ -1,6 +1,6 @@
 // The products as a REST resource: path, check, statement, answer.
 import { type Context, Hono } from 'hono'
-import { readJson } from '../http/body.ts'
+import { readJson, readJsonUpTo } from '../http/body.ts'
 import type { Environment } from '../http/environment.ts'
 import { pageResponse } from '../http/page.ts'
 import {
@@ -11,18 +11,26 @@ import {
   Preconditions,
 } from '../http/preconditions.ts'
 import { Problem, renderProblems } from '../http/problem.ts'
-import { valid, withoutQuery } from '../http/validation.ts'
+import { MOST_FAULTS, valid, withoutQuery } from '../http/validation.ts'
+import { answeringOnce } from '../idempotency/once.ts'
 import type { Sql } from '../database/connection.ts'
 import * as repository from './repository.ts'
 import {
+  BulkQuery,
   LARGEST_STOCK,
   NewProduct,
+  NewProducts,
   productConstraints,
   productList,
   ProductPatch,
   ProductPath,
   StockChange,
 } from './schema.ts'
+
+const JSON_TYPE = { 'content-type': 'application/json' }
+const MOST_BULK_BYTES = 16 * 1024 * 1024
+
+const answerOnce = answeringOnce(productConstraints)
 
 export const products = new Hono<Environment>()
   .onError(renderProblems(productConstraints))
@@ -35,11 +43,35 @@ export const products = new Hono<Environment>()
     return pageResponse(c, { ...page, count, limit, place, binding: productList.binding(request) })
   })
 
-  .post('/', withoutQuery, readJson('application/json'), valid('json', NewProduct), async (c) => {
-    const product = await c.var.database.write((sql) => repository.create(sql, c.req.valid('json')))
-    c.header('location', `/products/${product.id}`)
-    return answer(c, product, 201)
+  .post('/', withoutQuery, readJson('application/json'), valid('json', NewProduct), (c) => {
+    const product = c.req.valid('json')
+    return answerOnce(c, 'write', async (sql) => {
+      const { id, version, json } = await repository.create(sql, product)
+      const headers = { ...JSON_TYPE, etag: etag({ version }), location: `/products/${id}` }
+      return { status: 201, headers, body: json }
+    })
   })
+
+  .post(
+    '/bulk',
+    valid('query', BulkQuery),
+    readJsonUpTo(MOST_BULK_BYTES, 'application/json'),
+    valid('json', NewProducts),
+    (c) => {
+      const products = c.req.valid('json')
+      const replacing = c.req.valid('query').on_conflict === 'sku'
+      return answerOnce(c, 'session', async (sql) => {
+        const written = await repository.createMany(sql, products, replacing)
+        const taken = written.flatMap(({ json }, row) => (json === null ? row : []))
+        if (taken.length > 0) throw skusTaken(taken)
+        const inserted = written.filter((product) => product.inserted).length
+        const updated = written.length - inserted
+        const items = written.map((product) => product.json).join(',')
+        const body = `{"inserted":${inserted},"updated":${updated},"items":[${items}]}`
+        return { status: 200, headers: JSON_TYPE, body }
+      })
+    },
+  )
 
   .get(
     '/:id',
@@ -117,16 +149,17 @@ export const products = new Hono<Environment>()
     valid('header', Preconditions),
     readJson('application/json'),
     valid('json', StockChange),
-    async (c) => {
+    (c) => {
       const { id } = c.req.valid('param')
       const { delta } = c.req.valid('json')
       const condition = conditionOf(c.req.valid('header'))
-      const written = await c.var.database.write(
-        async (sql) =>
+      return answerOnce(c, 'write', async (sql) => {
+        const product =
           (await repository.adjustStock(sql, id, delta, condition)) ??
-          whyNot(sql, id, condition, outOfStock(delta)),
-      )
-      return answer(c, written)
+          (await whyNot(sql, id, condition, outOfStock(delta)))
+        const headers = { ...JSON_TYPE, etag: etag(product) }
+        return { status: 200, headers, body: product.json }
+      })
     },
   )
 
@@ -143,11 +176,11 @@ async function whyNot(
   throw matches(condition, version) && isNew(condition, version) ? otherwise : changed()
 }
 
-function answer(c: Context, product: repository.StoredProduct, status: 200 | 201 = 200) {
-  return c.body(product.json, status, { 'content-type': 'application/json', etag: etag(product) })
+function answer(c: Context, product: repository.StoredProduct) {
+  return c.body(product.json, 200, { ...JSON_TYPE, etag: etag(product) })
 }
 
-const etag = ({ version }: repository.StoredProduct) => `"${version}"`
+const etag = ({ version }: { version: number }) => `"${version}"`
 
 function notFound() {
   return new Problem('not_found', 'There is no product with this id.')
@@ -163,5 +196,13 @@ function outOfStock(delta: number) {
   const detail = `would make the stock larger than ${LARGEST_STOCK}`
   return new Problem('conflict', `delta ${detail}.`, {
     faults: [{ pointer: '#/delta', code: 'too_big', detail }],
+  })
+}
+
+/** Of a bulk: `rows` are those that no product could be made of. */
+function skusTaken(rows: number[]) {
+  const { code, detail } = productConstraints['products_sku_key']!
+  return new Problem('conflict', `sku ${detail}.`, {
+    faults: rows.slice(0, MOST_FAULTS).map((row) => ({ pointer: `#/${row}/sku`, code, detail })),
   })
 }

@@ -96,6 +96,18 @@ export const NewProduct = z
   .transform(withoutServerFields)
 export type NewProduct = z.infer<typeof NewProduct>
 
+/** For `POST /products/bulk`. */
+export const NewProducts = z
+  .array(NewProduct, 'must be a list of products')
+  // The most comes first, so that a list of a million is looked at no further.
+  .max(1000, 'must have at most 1000 products')
+  .min(1, 'must have at least 1 product')
+  .superRefine(tellSkusThatComeTwice, { when: () => true })
+
+export const BulkQuery = z.strictObject({
+  on_conflict: z.literal('sku', 'must be sku').optional(),
+})
+
 /** A merge patch (RFC 7396). Its `attributes` are merged by PostgreSQL, which then checks their size. */
 export const ProductPatch = z
   .strictObject({
@@ -229,6 +241,20 @@ function withoutServerFields<T extends Partial<Record<keyof typeof serverFields,
 ) {
   const { id: _, version: __, created_at: ___, updated_at: ____, ...fields } = input
   return fields
+}
+
+/** Other rows may have faults of their own, so nothing is certain of a row but what is looked at. */
+function tellSkusThatComeTwice(rows: unknown, context: z.RefinementCtx) {
+  const known = new Set<unknown>()
+  for (const [row, product] of Array.isArray(rows) ? rows.entries() : []) {
+    const sku = (product as Partial<NewProduct> | null | undefined)?.sku
+    if (typeof sku === 'string' && known.has(sku)) {
+      const params = { code: 'duplicate' }
+      const message = 'is the sku of an earlier product, too'
+      context.addIssue({ code: 'custom', path: [row, 'sku'], message, params })
+    }
+    known.add(sku)
+  }
 }
 
 function isObject(value: unknown): boolean {
