@@ -1,12 +1,15 @@
 // The map: everything that is mounted, in the order in which a request meets it.
 import { Hono } from 'hono'
 import { methodNotAllowed } from 'hono/method-not-allowed'
+import type { HousekeepingSettings } from './config.ts'
 import type { Environment } from './http/environment.ts'
 import { onlyErrors, Problem, problemResponse, renderProblems } from './http/problem.ts'
 import { requestId } from './http/request-id.ts'
 import { wellFormedUrl } from './http/well-formed.ts'
 import { health } from './operations/health.ts'
+import type { Chore } from './operations/housekeeping.ts'
 import { requestLog } from './operations/request-log.ts'
+import { tidyChanges } from './products/changes.ts'
 import { products } from './products/routes.ts'
 
 export function createApp() {
@@ -41,4 +44,11 @@ export function createApp() {
   })
 
   return app.route('/', health).route('/products', products)
+}
+
+/** What the doors have done now and then. */
+export function createChores(settings: HousekeepingSettings): Record<string, Chore> {
+  return {
+    changes: (database) => tidyChanges(database, settings.changesRetentionMs),
+  }
 }

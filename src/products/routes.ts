@@ -5,6 +5,7 @@ import type { Environment } from '../http/environment.ts'
 import { decodeCursor, encodeCursor, pageLinks } from '../http/page.ts'
 import { Problem, renderProblems } from '../http/problem.ts'
 import { valid, withoutQuery } from '../http/validation.ts'
+import { changes } from './changes.ts'
 import * as repository from './repository.ts'
 import {
   ListKey,
@@ -53,6 +54,8 @@ export const products = new Hono<Environment>()
     c.header('location', `/products/${product.id}`)
     return answer(c, product, 201)
   })
+
+  .route('/', changes)
 
   .get('/:id', valid('param', ProductPath), withoutQuery, async (c) => {
     const { id } = c.req.valid('param')
