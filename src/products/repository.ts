@@ -157,17 +157,18 @@ export async function changes(
       }
     )
     select is_kept, era, coalesce(change.xid, place.xid)::text as xid,
-           coalesce(change.seq, place.seq) as seq,
-           case when change.xid is not null then json_build_object(
-             'op', op, 'id', product_id, 'version', version, 'at', 
-               to_char(at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-             'product', case when product is not null then (
-               select row_to_json(shown)
-               from (select ${columns(sql)} from jsonb_populate_record(null::products, product)) as shown
-             ) end
-           )::text end as json
+           coalesce(change.seq, place.seq) as seq, change.json::text as json
     from place left join lateral (
-      select * from product_changes
+      select xid, seq, (
+        select row_to_json(item) from (
+          select op, product_id as id, version,
+                 to_char(at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as at,
+                 (select row_to_json(stored)
+                  from (select ${columns(sql)} from jsonb_populate_record(null::products, product)) as stored
+                  where product is not null) as product
+        ) as item
+      ) as json
+      from product_changes
       where is_kept and (xid, seq) > (place.xid, place.seq) and xid < horizon
       order by xid, seq
       limit ${limit}

@@ -48,7 +48,9 @@ export async function createDatabase(options: Options = {}): Promise<TestDatabas
  * transaction of the server is open that began before, and other test files have such transactions.
  */
 export async function createServer(settings: Record<string, string> = {}): Promise<TestDatabase> {
-  const server = await startPostgres({ settings: { autovacuum: 'off', ...settings } })
+  const server = await startPostgres({
+    settings: { autovacuum: 'off', max_connections: '300', ...settings },
+  })
   atTheEnd(() => server.stop())
   const { address } = server
   await migrate(address, 'upgrade', 'head')
