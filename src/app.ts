@@ -1,13 +1,17 @@
 // The map: everything that is mounted, in the order in which a request meets it.
 import { Hono } from 'hono'
 import { methodNotAllowed } from 'hono/method-not-allowed'
+import type { HousekeepingSettings } from './config.ts'
 import type { Environment } from './http/environment.ts'
 import { exactPaths, wrongMethod } from './http/methods.ts'
 import { onlyErrors, Problem, problemResponse, renderProblems } from './http/problem.ts'
 import { requestId } from './http/request-id.ts'
 import { wellFormedUrl } from './http/well-formed.ts'
 import { health } from './operations/health.ts'
+import { removeExpired } from './idempotency/repository.ts'
+import type { Chore } from './operations/housekeeping.ts'
 import { requestLog } from './operations/request-log.ts'
+import { tidyChanges } from './products/changes.ts'
 import { products } from './products/routes.ts'
 
 export function createApp() {
@@ -41,4 +45,12 @@ export function createApp() {
   })
 
   return app.route('/', health).route('/products', products)
+}
+
+/** What the doors have done now and then. */
+export function createChores(settings: HousekeepingSettings): Record<string, Chore> {
+  return {
+    idempotency_keys: (database) => database.write(removeExpired),
+    changes: (database) => tidyChanges(database, settings.changesRetentionMs),
+  }
 }

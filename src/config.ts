@@ -16,7 +16,13 @@ export interface Settings {
   }
   startUp: { attempts: number; delayMs: number }
   http: { host: string; port: number; shutdownTimeoutMs: number }
+  housekeeping: HousekeepingSettings
   logLevel: (typeof logLevels)[number]
+}
+
+/** How long is kept what the service removes by itself. */
+export interface HousekeepingSettings {
+  changesRetentionMs: number
 }
 
 type Environment = Record<string, string | undefined>
@@ -26,6 +32,8 @@ const sslModes = ['disable', 'require', 'verify-full'] as const
 
 /** Timers of more than 2^31 ms (some 24 days) overflow in JavaScript and fire at once; this leaves a margin. */
 const LONGEST_SECONDS = 2_000_000
+/** For what no timer waits for: ten years. */
+const LONGEST_KEPT_SECONDS = 315_360_000
 
 const text = z.string('is required')
 const integer = (fallback: number, least: number, most: number) =>
@@ -35,13 +43,13 @@ const integer = (fallback: number, least: number, most: number) =>
     .transform(Number)
     .refine((n) => n >= least && n <= most, `must be a whole number from ${least} to ${most}`)
     .default(fallback)
-const seconds = (fallback: number, least = 0) => {
-  const expected = `must be a number of seconds from ${least} to ${LONGEST_SECONDS}, such as 2 or 0.5`
+const seconds = (fallback: number, least = 0, most = LONGEST_SECONDS) => {
+  const expected = `must be a number of seconds from ${least} to ${most}, such as 2 or 0.5`
   return z
     .string()
     .regex(/^\d+(\.\d+)?$/, { error: expected, abort: true })
     .transform(Number)
-    .refine((n) => n >= least && n <= LONGEST_SECONDS, expected)
+    .refine((n) => n >= least && n <= most, expected)
     .transform((n) => Math.round(n * 1000))
     .default(fallback * 1000)
 }
@@ -50,7 +58,12 @@ const boolean = (fallback: boolean) =>
 const choice = <T extends readonly [string, ...string[]]>(values: T, fallback: T[number]) =>
   z.enum(values, `must be one of ${values.join(', ')}`).default(fallback)
 
+const housekeepingSchema = z.object({
+  CHANGES_RETENTION: seconds(604_800, 0, LONGEST_KEPT_SECONDS),
+})
+
 const serviceSchema = z.object({
+  ...housekeepingSchema.shape,
   HOST: z.string().default('0.0.0.0'),
   PORT: integer(8000, 0, 65_535),
   DEBUG: boolean(false),
@@ -107,8 +120,19 @@ export function readSettings(environment: Environment): Settings {
     },
     startUp: { attempts: env.CONNECT_MAX_RETRIES, delayMs: env.CONNECT_RETRY_DELAY },
     http: { host: env.HOST, port: env.PORT, shutdownTimeoutMs: env.SHUTDOWN_TIMEOUT },
+    housekeeping: { changesRetentionMs: env.CHANGES_RETENTION },
     logLevel: env.DEBUG && env.LOG_LEVEL === 'info' ? 'debug' : env.LOG_LEVEL,
   }
+}
+
+/**
+ * The part of the settings that the Worker's housekeeping needs.
+ * @throws {SettingsError} naming every invalid setting at once
+ */
+export function readHousekeeping(environment: Environment): HousekeepingSettings {
+  const { data, error } = housekeepingSchema.safeParse(withoutEmpty(environment))
+  if (error) throw new SettingsError(describe(error))
+  return { changesRetentionMs: data.CHANGES_RETENTION }
 }
 
 /**

@@ -1,14 +1,16 @@
 // The door on Cloudflare Workers: one app per isolate, one pool of connections per request.
-import { createApp } from './app.ts'
-import { logLevels } from './config.ts'
+import { createApp, createChores } from './app.ts'
+import { logLevels, readHousekeeping } from './config.ts'
 import { createPool, type Pool } from './database/pool.ts'
 import { DatabaseError } from './database/errors.ts'
 import type { Log } from './http/environment.ts'
+import { keepHouse } from './operations/housekeeping.ts'
 import { createLog } from './operations/log.ts'
 
 interface Bindings {
   HYPERDRIVE?: { host: string; port: number; user: string; password: string; database: string }
   LOG_LEVEL?: string
+  CHANGES_RETENTION?: string | number
 }
 
 /** The platform's limit is six connections a request. */
@@ -29,6 +31,20 @@ export default {
     return HYPERDRIVE
       ? app.fetch(request, { database: connect(HYPERDRIVE), log, notReady: undefined })
       : app.fetch(request, { database: noDatabase, log, notReady: MISSING })
+  },
+
+  /** Housekeeping, at the times that wrangler.toml names. */
+  async scheduled(_: unknown, { HYPERDRIVE, LOG_LEVEL, CHANGES_RETENTION }: Bindings) {
+    log ??= startLog(LOG_LEVEL)
+    try {
+      const chores = createChores(
+        readHousekeeping({ CHANGES_RETENTION: CHANGES_RETENTION?.toString() }),
+      )
+      await keepHouse(HYPERDRIVE ? connect(HYPERDRIVE) : noDatabase, log, chores)
+    } catch (error) {
+      // With a setting that cannot be read nothing is removed.
+      log.error({ error }, 'no housekeeping')
+    }
   },
 }
 

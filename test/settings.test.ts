@@ -38,6 +38,7 @@ test('what is left out has the default of the table', () => {
     },
     startUp: { attempts: 5, delayMs: 2000 },
     http: { host: '0.0.0.0', port: 8000, shutdownTimeoutMs: 15_000 },
+    housekeeping: { changesRetentionMs: 604_800_000 },
     logLevel: 'info',
   })
 })

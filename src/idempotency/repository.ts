@@ -43,18 +43,21 @@ export async function keep(
     where caller = ${caller} and key = ${key}`
 }
 
+/** Whoever wants one of the keys that are being removed waits that long, a moment. */
+const PURGE_BATCH = 100
+
 /**
- * Removes up to so many keys whose time is over, and passes over those that somebody is taking
+ * Removes a batch of the keys past their 24 hours, and passes over those that somebody is taking
  * anew. As a CTE, for a subquery with a limit can be run more than once.
  * @returns how many there were
  */
-export async function removeExpired(sql: Sql, limit: number): Promise<number> {
+export async function removeExpired(sql: Sql): Promise<number> {
   const removed = await sql`
     with expired as materialized (
       select caller, key from idempotency_keys
       where created_at <= now() - interval '24 hours'
       order by created_at
-      limit ${limit}
+      limit ${PURGE_BATCH}
       for update skip locked
     )
     delete from idempotency_keys as kept using expired

@@ -80,6 +80,9 @@ const holds = (sql: Sql, { match, noneMatch }: Condition) => sql`
   ${noneMatch === '*' ? sql`and false` : sql``}
   ${Array.isArray(noneMatch) ? sql`and version <> all (${`{${noneMatch.join()}}`}::bigint[])` : sql``}`
 
+/** So many changes are removed by one statement. */
+const PURGE_BATCH = 1000
+
 /** @throws {DatabaseError} `conflict`, when the sku is taken */
 export async function create(sql: Sql, product: NewProduct): Promise<StoredProduct> {
   const { sku, name, description, price, currency, stock, attributes } = product
@@ -292,4 +295,123 @@ export async function remove(
   const rows = await sql<{ id: number }[]>`
     delete from products where id = ${id} ${holds(sql, condition)} returning id`
   return rows[0]
+}
+
+/** A place among the changes: those of another era, from before a restore, stand in no order with it. */
+export interface Position {
+  era: string
+  /** Numbers as text: they may be beyond what JavaScript counts exactly. */
+  xid: string
+  seq: string
+}
+
+/**
+ * The changes after a position, oldest first: every one that is committed, once all the transactions
+ * are over that could still write one before it. Without a position they begin with the oldest that
+ * is kept; `now` skips what there is. One row comes back also when there is none: its position is
+ * the one to go on from, and its `json` is null.
+ * @returns undefined, when changes after the position are not kept any more, or it is none of theirs
+ */
+export async function changes(
+  sql: Sql,
+  after: Position | 'now' | undefined,
+  limit: number,
+): Promise<(Position & { json: string | null })[] | undefined> {
+  const rows = await sql<(Position & { json: string | null; is_kept: boolean })[]>`
+    with kept as (
+      select era, xid, seq, pg_snapshot_xmin(pg_current_snapshot()) as horizon
+      from product_changes_start
+    ), place as (
+      ${
+        after === undefined
+          ? sql`select *, true as is_kept from kept`
+          : after === 'now'
+            ? sql`select era, horizon as xid, 0 as seq, horizon, true as is_kept from kept`
+            : sql`
+              select era, after.xid, after.seq, horizon,
+                     era = ${after.era} and (kept.xid, kept.seq) <= (after.xid, after.seq)
+                       and after.xid <= horizon as is_kept
+              from kept, (select ${after.xid}::xid8 as xid, ${after.seq}::bigint as seq) as after`
+      }
+    )
+    select is_kept, era, coalesce(change.xid, place.xid)::text as xid,
+           coalesce(change.seq, place.seq)::text as seq, change.json::text as json
+    from place left join lateral (
+      select xid, seq, (
+        select row_to_json(item) from (
+          select op, product_id as id, version,
+                 to_char(at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as at,
+                 (select row_to_json(stored)
+                  from (select ${columns(sql)} from jsonb_populate_record(null::products, product)) as stored
+                  where product is not null) as product
+        ) as item
+      ) as json
+      from product_changes
+      where is_kept and (xid, seq) > (place.xid, place.seq) and xid < horizon
+      order by xid, seq
+      limit ${limit}
+    ) as change on true
+    order by change.xid, change.seq`
+  return rows[0]?.is_kept ? rows : undefined
+}
+
+/**
+ * Removes the oldest changes, as far as they are older than `retentionMs`, and not more than a batch
+ * of them. It waits for nobody and nobody waits for it: writers and readers touch no row that it
+ * locks, and where two run at once, one leaves the work to the other.
+ * @returns how many it removed
+ */
+export async function purgeChanges(sql: Sql, retentionMs: number): Promise<number> {
+  const rows = await sql<{ count: number }[]>`
+    with start as (
+      select xid, seq from product_changes_start for update skip locked
+    ), oldest as materialized (
+      select change.* from start cross join lateral (
+        select xid, seq, at from product_changes
+        where (xid, seq) > (start.xid, start.seq)
+          and xid < pg_snapshot_xmin(pg_current_snapshot())
+        order by xid, seq
+        limit ${PURGE_BATCH}
+      ) as change
+    ), young as (
+      select xid, seq from oldest
+      where at >= now() - ${retentionMs}::float8 * interval '1 ms'
+      order by xid, seq limit 1
+    ), removed as (
+      delete from product_changes using oldest
+      where (product_changes.xid, product_changes.seq) = (oldest.xid, oldest.seq)
+        and not exists (
+          select from young where (young.xid, young.seq) <= (oldest.xid, oldest.seq))
+      returning oldest.xid, oldest.seq
+    ), moved as (
+      update product_changes_start
+      set (xid, seq) = (select xid, seq from removed order by xid desc, seq desc limit 1)
+      where exists (select from removed)
+    )
+    select count(*)::int as count from removed`
+  return rows[0]!.count
+}
+
+/**
+ * Whether there are changes of another server: those that came with a dump into a new one, where
+ * transaction ids begin anew. A change that can be seen was written, and so was the one that it
+ * has its `xid` from, by a transaction that began before the end of the snapshot.
+ */
+export async function hasForeignChanges(sql: Sql): Promise<boolean> {
+  const rows = await sql`
+    select from product_changes where xid >= pg_snapshot_xmax(pg_current_snapshot())
+    union all
+    select from product_changes_start where xid > pg_snapshot_xmax(pg_current_snapshot())
+    limit 1`
+  return rows.length > 0
+}
+
+/**
+ * Forgets all changes if some are of another server: whoever follows them is told to start over.
+ * For a session. No writer may be under way, so it gives up after a while and holds nobody up.
+ */
+export async function removeForeignChanges(sql: Sql): Promise<void> {
+  await sql`set local lock_timeout = '2s'`
+  await sql`lock table product_changes in access exclusive mode`
+  if (await hasForeignChanges(sql)) await sql`truncate product_changes`
 }

@@ -14,6 +14,7 @@ import { Problem, renderProblems } from '../http/problem.ts'
 import { MOST_FAULTS, valid, withoutQuery } from '../http/validation.ts'
 import { answeringOnce } from '../idempotency/once.ts'
 import type { Sql } from '../database/connection.ts'
+import { changes } from './changes.ts'
 import * as repository from './repository.ts'
 import {
   BulkQuery,
@@ -72,6 +73,8 @@ export const products = new Hono<Environment>()
       })
     },
   )
+
+  .route('/', changes)
 
   .get(
     '/:id',
