@@ -1,6 +1,9 @@
 // The map: everything that is mounted, in the order in which a request meets it.
 import { Hono } from 'hono'
 import { methodNotAllowed } from 'hono/method-not-allowed'
+import type { AppSettings } from './config.ts'
+import { access } from './http/access.ts'
+import { crossOrigin, securityHeaders } from './http/browsers.ts'
 import type { Environment } from './http/environment.ts'
 import { onlyErrors, Problem, problemResponse, renderProblems } from './http/problem.ts'
 import { requestId } from './http/request-id.ts'
@@ -9,7 +12,10 @@ import { health } from './operations/health.ts'
 import { requestLog } from './operations/request-log.ts'
 import { products } from './products/routes.ts'
 
-export function createApp() {
+/** Its type is what a typed client is made from. */
+export type App = ReturnType<typeof createApp>
+
+export function createApp(settings: AppSettings) {
   const app = new Hono<Environment>()
   app.onError(renderProblems())
   app.notFound((c) =>
@@ -18,6 +24,9 @@ export function createApp() {
 
   app.use(requestId)
   app.use(requestLog)
+  app.use(securityHeaders)
+  if (settings.corsOrigins) app.use(crossOrigin(settings.corsOrigins))
+  app.use(access(settings.access))
   app.use(
     methodNotAllowed<Environment>({
       app,

@@ -36,11 +36,14 @@ async function answerTo(thrown: unknown) {
     ...pool,
     forBorrower: () => ({ read: fail, write: fail, session: fail, transfer: fail }),
   }
-  const answer = await createApp().fetch(new Request('http://larder/products'), {
-    database,
-    log,
-    notReady: undefined,
-  })
+  const answer = await createApp({ access: undefined, corsOrigins: undefined }).fetch(
+    new Request('http://larder/products'),
+    {
+      database,
+      log,
+      notReady: undefined,
+    },
+  )
   return { status: answer.status, body: await answer.json(), written }
 }
 
