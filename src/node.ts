@@ -119,7 +119,6 @@ function refuse(error: unknown): Response | Promise<Response> {
 /** Nothing listens before the database has answered. */
 async function start(): Promise<void> {
   const { attempts, delayMs } = settings.startUp
-  if (!settings.app.access) log.warn({}, openWarning)
   try {
     const version = await waitForDatabase(pool, attempts, delayMs, (error, attempt) => {
       log.warn({ attempt, attempts, reason: rootCause(error) }, 'the database does not answer yet')
@@ -128,6 +127,7 @@ async function start(): Promise<void> {
     const pending = await pendingMigrations(pool)
     if (pending.length > 0)
       log.warn({ pending }, 'migrations are pending: npm run migrate -- upgrade')
+    if (!settings.app.access) log.warn({}, openWarning)
     const { host, port } = settings.http
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject).listen(port, host, resolve)
