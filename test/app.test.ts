@@ -88,6 +88,9 @@ test('a Host header that is none is a problem document', async () => {
   expect(text).toMatch(/^HTTP\/1.1 400 /)
   expect(text).toContain('application/problem+json')
   expect(text).toContain('"code":"malformed"')
+  expect(text).toMatch(/^x-content-type-options: nosniff\r$/im)
+  const [, header] = /^x-request-id: (\S+)\r$/im.exec(text)!
+  expect(text).toContain(`"request_id":"${header}"`)
 })
 
 test('a megabyte of attributes does not hold the others up', async () => {
