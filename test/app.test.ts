@@ -1,7 +1,9 @@
 // What cannot be provoked from outside: faults of our own code under the app, and what the adapter refuses.
+import { Hono } from 'hono'
 import { HTTPException } from 'hono/http-exception'
 import { beforeAll, expect, test } from 'vitest'
 import { createApp } from '../src/app.ts'
+import { securityHeaders } from '../src/http/browsers.ts'
 import { encodeCursor } from '../src/http/page.ts'
 import { type Api, createApi, expectProblem, raw } from './support/api.ts'
 import { createDatabase, type TestDatabase } from './support/database.ts'
@@ -68,6 +70,16 @@ test('a cursor with a right checksum and a wrong content is refused', async () =
     const cursor = encodeCursor({ direction: 'next', key }, 'products -id')
     expectProblem(await api.get(`/products?cursor=${cursor}`), 400, 'malformed')
   }
+})
+
+test('a route may have a policy of its own, the other headers stay', async () => {
+  const app = new Hono().use(securityHeaders).get('/', (c) => {
+    c.header('content-security-policy', "default-src 'self'")
+    return c.html('<!doctype html>')
+  })
+  const { headers } = await app.fetch(new Request('http://larder/'))
+  expect(headers.get('content-security-policy')).toBe("default-src 'self'")
+  expect(headers.get('x-content-type-options')).toBe('nosniff')
 })
 
 test('an HTTP/1.0 probe without a Host header is answered', async () => {
