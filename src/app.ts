@@ -1,7 +1,9 @@
 // The map: everything that is mounted, in the order in which a request meets it.
 import { Hono } from 'hono'
 import { methodNotAllowed } from 'hono/method-not-allowed'
-import type { HousekeepingSettings } from './config.ts'
+import type { AppSettings, HousekeepingSettings } from './config.ts'
+import { access } from './http/access.ts'
+import { crossOrigin, securityHeaders } from './http/browsers.ts'
 import type { Environment } from './http/environment.ts'
 import { exactPaths, wrongMethod } from './http/methods.ts'
 import { onlyErrors, Problem, problemResponse, renderProblems } from './http/problem.ts'
@@ -14,7 +16,10 @@ import { requestLog } from './operations/request-log.ts'
 import { tidyChanges } from './products/changes.ts'
 import { products } from './products/routes.ts'
 
-export function createApp() {
+/** Its type is what a typed client is made from. */
+export type App = ReturnType<typeof createApp>
+
+export function createApp(settings: AppSettings) {
   const app = new Hono<Environment>()
   app.onError(renderProblems())
   app.notFound((c) =>
@@ -23,10 +28,9 @@ export function createApp() {
 
   app.use(requestId)
   app.use(requestLog)
-  app.use(async function nobody(c, next) {
-    c.set('caller', '')
-    await next()
-  })
+  app.use(securityHeaders)
+  if (settings.corsOrigins) app.use(crossOrigin(settings.corsOrigins))
+  app.use(access(settings.access))
   app.use(
     methodNotAllowed<Environment>({
       app,

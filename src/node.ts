@@ -9,8 +9,9 @@ import { createApp, createChores } from './app.ts'
 import { readSettings, type Settings, SettingsError } from './config.ts'
 import { createPool, type Pool } from './database/pool.ts'
 import { pendingMigrations, waitForDatabase } from './database/verification.ts'
-import { Problem, problemResponse } from './http/problem.ts'
-import { newRequestId } from './http/request-id.ts'
+import { openWarning } from './http/access.ts'
+import { Problem } from './http/problem.ts'
+import { refusal } from './http/refusal.ts'
 import { keepHouse } from './operations/housekeeping.ts'
 import { createLog, rootCause } from './operations/log.ts'
 
@@ -85,7 +86,7 @@ function connect({ database: address, pool }: Settings): Pool {
 }
 
 function createHttpServer() {
-  const app = createApp()
+  const app = createApp(settings.app)
   const listener = getRequestListener((request) => app.fetch(request, lent), {
     errorHandler: refuse,
     hostname: 'localhost', // for HTTP/1.0, which needs no Host header
@@ -113,13 +114,12 @@ function createHttpServer() {
 }
 
 /** What the adapter could not make a request of never reached the app. */
-function refuse(error: unknown): Response {
-  const isRequest = error instanceof RequestError
-  if (!isRequest) log.error({ error }, 'request failed')
-  const problem = isRequest
-    ? new Problem('malformed', 'The Host header or the address is not valid.')
-    : new Problem('internal', 'Something went wrong here.')
-  return problemResponse(problem, newRequestId())
+function refuse(error: unknown): Response | Promise<Response> {
+  const problem =
+    error instanceof RequestError
+      ? new Problem('malformed', 'The Host header or the address is not valid.')
+      : new Problem('internal', 'Something went wrong here.', { cause: error })
+  return refusal(problem).fetch(new Request('http://localhost/'), lent)
 }
 
 /** Nothing listens before the database has answered. */
@@ -133,6 +133,7 @@ async function start(): Promise<void> {
     const pending = await pendingMigrations(pool)
     if (pending.length > 0)
       log.warn({ pending }, 'migrations are pending: npm run migrate -- upgrade')
+    if (!settings.app.access) log.warn({}, openWarning)
     const { host, port } = settings.http
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject).listen(port, host, resolve)
