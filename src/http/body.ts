@@ -5,15 +5,19 @@ import { Problem } from './problem.ts'
 const MAX_BYTES = 1024 * 1024
 const MOST_DISCARDED_BYTES = 16 * MAX_BYTES
 
-/** The body as the `json` target of the validator. `mediaTypes` are the ones the route takes. */
+/**
+ * The body as the `json` target of the validator. `mediaTypes` are the ones the route takes; they are
+ * kept beside it, so that a test can hold the OpenAPI document against them.
+ */
 export function readJson(...mediaTypes: string[]): MiddlewareHandler {
-  return async function readJson(c, next) {
+  const read: MiddlewareHandler = async function readJson(c, next) {
     checkMediaType(c, mediaTypes)
     // As text, which Hono parses. What is parsed it would write out and parse again: 1e400, which
     // is Infinity to JavaScript, would come out as null. A promise, for an empty text is none to it.
     Object.assign(c.req.bodyCache, { text: Promise.resolve(decode(await readBytes(c.req.raw))) })
     await next()
   }
+  return Object.assign(read, { mediaTypes })
 }
 
 function checkMediaType(c: Context, mediaTypes: string[]) {

@@ -2,6 +2,7 @@
 import { type Context, Hono } from 'hono'
 import { readJson } from '../http/body.ts'
 import type { Environment } from '../http/environment.ts'
+import { sendJson } from '../http/json.ts'
 import { decodeCursor, encodeCursor, pageLinks } from '../http/page.ts'
 import { Problem, renderProblems } from '../http/problem.ts'
 import { valid, withoutQuery } from '../http/validation.ts'
@@ -9,7 +10,9 @@ import * as repository from './repository.ts'
 import {
   ListKey,
   NewProduct,
+  type Product,
   productConstraints,
+  type ProductPage,
   ProductPatch,
   ProductPath,
   ProductQuery,
@@ -42,10 +45,7 @@ export const products = new Hono<Environment>()
     const json =
       `{"items":[${items.map((product) => product.json).join(',')}],` +
       `"next_cursor":${JSON.stringify(cursors.next)},"prev_cursor":${JSON.stringify(cursors.prev)}}`
-    return c.body(json, 200, {
-      'content-type': 'application/json',
-      ...pageLinks(c.req.url, cursors),
-    })
+    return sendJson<ProductPage>(c, json, 200, pageLinks(c.req.url, cursors))
   })
 
   .post('/', withoutQuery, readJson('application/json'), valid('json', NewProduct), async (c) => {
@@ -92,16 +92,13 @@ export const products = new Hono<Environment>()
     return c.body(null, 204)
   })
 
-function answer(
+function answer<Status extends 200 | 201 = 200>(
   c: Context,
   product: repository.StoredProduct | undefined,
-  status: 200 | 201 = 200,
+  status = 200 as Status,
 ) {
   if (!product) throw notFound()
-  return c.body(product.json, status, {
-    'content-type': 'application/json',
-    etag: `"${product.version}"`,
-  })
+  return sendJson<Product, Status>(c, product.json, status, { etag: `"${product.version}"` })
 }
 
 function notFound() {

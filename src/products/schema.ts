@@ -23,27 +23,40 @@ const hasAtMost = (most: number) => (text: string) =>
   text.length <= most || (text.length <= 2 * most && Array.from(text).length <= most)
 const atMost = (most: number) => rule('too_big', `must have at most ${most} characters`)
 
+// JSON Schema does not see into a `refine`: what it may know stands once more in `meta`, and a test
+// holds the two against each other.
 const text = z.string('must be a string').refine(isStorable, storable)
 const sku = text
   .refine((value) => value !== '', rule('too_small', 'must have at least 1 character'))
   .refine(hasAtMost(64), atMost(64))
+  .meta({ minLength: 1, maxLength: 64, examples: ['BUT-77'] })
 const name = text
   .trim()
   .refine((value) => value !== '', rule('too_small', 'must have at least 1 character'))
   .refine(hasAtMost(200), atMost(200))
-const description = text.refine(hasAtMost(5000), atMost(5000))
+  .meta({ pattern: '\\S', maxLength: 200, examples: ['Butter dish'] })
+const description = text
+  .refine(hasAtMost(5000), atMost(5000))
+  .meta({ maxLength: 5000, examples: ['White, with a lid.'] })
 const currency = z
   .string('must be a string')
   .regex(/^[A-Z]{3}$/, 'must be three capital letters, such as USD')
+  .meta({ examples: ['USD'] })
 const stock = z
   .number('must be a whole number')
   .refine(Number.isInteger, rule('invalid_type', 'must be a whole number'))
   .min(0, 'must be at least 0')
   .max(LARGEST_STOCK, `must be at most ${LARGEST_STOCK}`)
+  .meta({ override: { type: 'integer' }, examples: [12] })
+
+const PRICE_FORMS = [
+  z.number().meta({ minimum: 0, maximum: 9_999_999_999.99 }),
+  z.string().meta({ pattern: '^(0|[1-9]\\d{0,9})(\\.\\d{1,2})?$' }),
+] as const
 
 /** A number or a decimal string comes in; decimal text goes to PostgreSQL, so nothing is rounded. */
 const price = z
-  .union([z.number(), z.string()], rule('invalid_type', 'must be a number or a decimal string'))
+  .union(PRICE_FORMS, rule('invalid_type', 'must be a number or a decimal string'))
   .transform((value, context) => {
     const decimal = String(value)
     const fault = (code: string, message: string) => {
@@ -61,7 +74,13 @@ const price = z
     }
     return decimal
   })
+  .meta({ description: 'At most two decimals, as a number or a decimal string.', examples: [24.5] })
 
+const freeJson = {
+  override: { type: 'object' as const, additionalProperties: true },
+  description: `Free JSON, up to ${MOST_ATTRIBUTES_BYTES / 1024} KiB and ${DEEPEST_ATTRIBUTES} levels.`,
+  examples: [{ colour: 'white' }],
+}
 const json = z
   .custom<JsonObject>(isObject, rule('invalid_type', 'must be an object'))
   .superRefine((value, context) => {
@@ -74,18 +93,17 @@ const json = z
       return !isLast && room > 0
     })
   })
-const attributes = json.refine(
-  (value) => new TextEncoder().encode(JSON.stringify(value)).length <= MOST_ATTRIBUTES_BYTES,
-  rule('too_big', `must be at most ${MOST_ATTRIBUTES_BYTES} bytes of compact JSON`),
-)
+  .meta(freeJson)
+const attributes = json
+  .refine(
+    (value) => new TextEncoder().encode(JSON.stringify(value)).length <= MOST_ATTRIBUTES_BYTES,
+    rule('too_big', `must be at most ${MOST_ATTRIBUTES_BYTES} bytes of compact JSON`),
+  )
+  .meta(freeJson)
 
 /** The server's own fields: taken, so that what was read can be sent back, and not looked at. */
-const serverFields = {
-  id: z.unknown().optional(),
-  version: z.unknown().optional(),
-  created_at: z.unknown().optional(),
-  updated_at: z.unknown().optional(),
-}
+const ignored = z.unknown().optional().meta({ description: 'Ignored.', readOnly: true })
+const serverFields = { id: ignored, version: ignored, created_at: ignored, updated_at: ignored }
 
 /** A whole product, for POST and PUT: what is left out gets its default. */
 export const NewProduct = z
@@ -100,7 +118,11 @@ export const NewProduct = z
     attributes: attributes.default({}),
   })
   .transform(withoutServerFields)
+  .meta({ id: 'NewProduct', description: 'A product to be. What is left out gets its default.' })
 export type NewProduct = z.infer<typeof NewProduct>
+
+const PATCH_MEANING =
+  'A merge patch (RFC 7396): what it names is changed, null takes a field back to its default.'
 
 /** A merge patch (RFC 7396). Its `attributes` are merged by PostgreSQL, which then checks their size. */
 export const ProductPatch = z
@@ -115,6 +137,7 @@ export const ProductPatch = z
     attributes: json.nullable().optional(),
   })
   .transform(withoutServerFields)
+  .meta({ id: 'ProductPatch', description: PATCH_MEANING })
 export type ProductPatch = z.infer<typeof ProductPatch>
 
 export const ProductPath = z.object({
@@ -122,7 +145,12 @@ export const ProductPath = z.object({
     .string()
     .regex(/^[1-9]\d*$/, 'must be a positive integer')
     // An integer beyond what an id can be is the id of no product, as 0 is.
-    .transform((id) => (Number(id) <= Number.MAX_SAFE_INTEGER ? Number(id) : 0)),
+    .transform((id) => (Number(id) <= Number.MAX_SAFE_INTEGER ? Number(id) : 0))
+    .meta({
+      description: 'The id of the product.',
+      examples: [7],
+      override: shownAsInteger({ minimum: 1 }),
+    }),
 })
 
 export const ProductQuery = z.strictObject({
@@ -132,9 +160,52 @@ export const ProductQuery = z.strictObject({
     .transform(Number)
     .refine((limit) => limit >= 1, rule('too_small', 'must be at least 1'))
     .refine((limit) => limit <= 100, rule('too_big', 'must be at most 100'))
-    .default(20),
-  cursor: z.string('must be given once').optional(),
+    .default(20)
+    .meta({
+      description: 'How many products a page has at most.',
+      override: shownAsInteger({ minimum: 1, maximum: 100, default: 20 }),
+    }),
+  cursor: z.string('must be given once').optional().meta({
+    description: 'The `next_cursor` or `prev_cursor` of another page of the same query.',
+  }),
 })
+
+const id = z.int().positive().max(Number.MAX_SAFE_INTEGER)
+const time = z
+  .string()
+  .meta({ format: 'date-time', pattern: 'Z$', examples: ['2026-11-22T16:16:42.257135Z'] })
+
+/** A product as it is answered: every field, always. The database writes it; tests hold it to this. */
+export const Product = z
+  .strictObject({
+    id: id.meta({ examples: [121] }),
+    sku: sku.nullable(),
+    name,
+    description: description.nullable(),
+    price: z
+      .number()
+      .min(0)
+      .max(9_999_999_999.99)
+      .meta({ examples: [24.5] }),
+    currency,
+    stock,
+    attributes: json,
+    version: id.meta({ description: 'Grows by one with each change.', examples: [1] }),
+    created_at: time,
+    updated_at: time,
+  })
+  .meta({ id: 'Product' })
+export type Product = z.infer<typeof Product>
+
+/** A page as it is answered. */
+export const ProductPage = z
+  .strictObject({
+    items: z.array(Product),
+    next_cursor: z.string().nullable().meta({ description: 'Null on the last page.' }),
+    prev_cursor: z.string().nullable().meta({ description: 'Null on the first page.' }),
+  })
+  .meta({ id: 'ProductPage' })
+export type ProductPage = z.infer<typeof ProductPage>
 
 /** What a cursor of the list holds: the id of the product beside it. */
 export const ListKey = z.tuple([z.int().nonnegative()])
@@ -200,6 +271,14 @@ export const productConstraints: ConstraintFaults = {
     code: 'out_of_range',
     detail: 'must be in the years 1 to 9999',
   },
+}
+
+/** Digits that arrive as text are a number to whoever reads the document. */
+function shownAsInteger(rules: { minimum: number; maximum?: number; default?: number }) {
+  return ({ jsonSchema }: { jsonSchema: { pattern?: string } }) => {
+    delete jsonSchema.pattern
+    Object.assign(jsonSchema, { type: 'integer', ...rules })
+  }
 }
 
 function withoutServerFields<T extends Partial<Record<keyof typeof serverFields, unknown>>>(
