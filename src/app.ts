@@ -1,6 +1,7 @@
 // The map: everything that is mounted, in the order in which a request meets it.
 import { Hono } from 'hono'
 import { methodNotAllowed } from 'hono/method-not-allowed'
+import { documentation } from './documentation/routes.ts'
 import type { Environment } from './http/environment.ts'
 import { onlyErrors, Problem, problemResponse, renderProblems } from './http/problem.ts'
 import { requestId } from './http/request-id.ts'
@@ -40,5 +41,5 @@ export function createApp() {
     await next()
   })
 
-  return app.route('/', health).route('/products', products)
+  return app.route('/', health).route('/', documentation).route('/products', products)
 }

@@ -8,6 +8,8 @@ import { createLog } from './operations/log.ts'
 
 interface Bindings {
   HYPERDRIVE?: { host: string; port: number; user: string; password: string; database: string }
+  /** The files of src/documentation/page. */
+  ASSETS: { fetch: (url: URL) => Promise<Response> }
   LOG_LEVEL?: string
 }
 
@@ -25,10 +27,11 @@ let log: Log | undefined
 export default {
   fetch(request: Request, bindings: Bindings): Response | Promise<Response> {
     log ??= startLog(bindings.LOG_LEVEL)
-    const { HYPERDRIVE } = bindings
+    const { HYPERDRIVE, ASSETS } = bindings
+    const readFile = (name: string) => readAsset(ASSETS, name)
     return HYPERDRIVE
-      ? app.fetch(request, { database: connect(HYPERDRIVE), log, notReady: undefined })
-      : app.fetch(request, { database: noDatabase, log, notReady: MISSING })
+      ? app.fetch(request, { database: connect(HYPERDRIVE), log, notReady: undefined, readFile })
+      : app.fetch(request, { database: noDatabase, log, notReady: MISSING, readFile })
   },
 }
 
@@ -37,6 +40,12 @@ function startLog(level = 'info'): Log {
   const log = createLog('info')
   log.warn({}, `LOG_LEVEL must be one of ${logLevels.join(', ')}: taking info`)
   return log
+}
+
+async function readAsset(assets: Bindings['ASSETS'], name: string) {
+  const { ok, status, body, headers } = await assets.fetch(new URL(name, 'http://assets'))
+  if (!ok || !body) throw new Error(`the file ${name} is not among the assets: ${status}`)
+  return { body, etag: headers.get('etag')! }
 }
 
 function connect(hyperdrive: NonNullable<Bindings['HYPERDRIVE']>): Pool {

@@ -1,4 +1,4 @@
-// Makes the OpenAPI document of what the resources say of themselves; `npm run openapi` keeps it in openapi.json.
+// Makes the OpenAPI document of what the resources say of themselves; `npm run openapi` keeps it in page/openapi.json.
 import { createDocument, type ZodOpenApiObject } from 'zod-openapi'
 import { requestIdParameter } from '../http/openapi.ts'
 import { operationsPaths } from '../operations/openapi.ts'

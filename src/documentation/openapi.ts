@@ -2,7 +2,7 @@
 import { z } from 'zod'
 import type { ZodOpenApiPathsObject } from 'zod-openapi'
 import { always, answer, open, problems } from '../http/openapi.ts'
-import { PageFile } from './schema.ts'
+import { PartPath } from './schema.ts'
 
 const tags = ['documentation']
 const security = open
@@ -43,13 +43,13 @@ export const documentationPaths: ZodOpenApiPathsObject = {
       responses: { 200: file('The page.', 'text/html'), 304: unchanged, ...problems(...always) },
     },
   },
-  '/docs/{file}': {
+  '/docs/{part}': {
     get: {
-      operationId: 'getPageFile',
+      operationId: 'getPagePart',
       tags,
       security,
       summary: 'A part of that page',
-      requestParams: { path: PageFile },
+      requestParams: { path: PartPath },
       responses: {
         200: file('The part.', 'text/css', 'text/javascript'),
         304: unchanged,
