@@ -6,6 +6,7 @@ import { pipeline } from 'node:stream/promises'
 import { text } from 'node:stream/consumers'
 import { expect } from 'vitest'
 import { atTheEnd } from './clean-up.ts'
+import { unpromised } from './openapi.ts'
 
 export type Headers = Record<string, string>
 
@@ -50,18 +51,24 @@ export function createApi(url: string) {
     })
   }
 
-  /** @throws {Error} when the transfer breaks off */
+  /**
+   * Takes the whole answer, and holds it against the OpenAPI document.
+   * @throws {Error} when the transfer breaks off
+   */
   async function request(method: string, path: string, options?: Options): Promise<Response> {
     const message = await open(method, path, options)
     const received = await text(message)
-    return {
+    const headers = Object.fromEntries(
+      Object.entries(message.headers).map(([name, value]) => [name, String(value)]),
+    )
+    const answer = {
       status: message.statusCode!,
-      headers: Object.fromEntries(
-        Object.entries(message.headers).map(([name, value]) => [name, String(value)]),
-      ),
+      headers,
       text: received,
       body: parseJson(received),
     }
+    expect(unpromised(method, path, answer), `${method} ${path}: ${received}`).toEqual([])
+    return answer
   }
 
   const withoutBody = (method: string) => (path: string, headers?: Headers) =>
