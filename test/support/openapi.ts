@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
 
-interface Answer {
+export interface Answer {
   status: number
   headers: Record<string, string>
   /** Undefined when the body was not taken in. */
@@ -91,13 +91,18 @@ function checkContent(content: Description['content'], { headers, text }: Answer
 }
 
 function check(schema: object, value: unknown, name: string): string[] {
+  return faultsOf(schema, value).map((fault) => name + fault)
+}
+
+/** Where a value is not what a schema of the document says, and how; empty when it is. */
+export function faultsOf(schema: object, value: unknown): string[] {
   let validate = compiled.get(schema)
   if (!validate) {
     validate = ajv.compile(inDocument(schema))
     compiled.set(schema, validate)
   }
   if (validate(value)) return []
-  return validate.errors!.map((error) => `${name}${error.instancePath} ${error.message}`)
+  return validate.errors!.map(({ instancePath, message }) => `${instancePath} ${message}`)
 }
 
 /** A schema taken out of the document, whose references lead into it. */
