@@ -25,7 +25,11 @@ type Api = ApplyGlobalResponse<
   }
 >
 
-/** Named, so that an editor works it out once and not at each call. */
+/**
+ * Named, so that an editor works it out once and not at each call: some 900,000 instantiations and two
+ * to three seconds from the sources. Compiled to declarations (`tsc --declaration`) it is a sixth of
+ * that and one second; what the problems add is a twentieth.
+ */
 export type Client = ReturnType<typeof hc<Api>>
 
 /** `url` is where the service is; `options` are those of Hono's client, such as `headers` and `fetch`. */

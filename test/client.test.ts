@@ -1,4 +1,6 @@
 // The typed client on every route of a real service: what it sends and gets is what its types say.
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { beforeAll, describe, expect, expectTypeOf, test } from 'vitest'
 import { type Client, createClient } from 'larder/client'
 import type { ProblemDocument } from '../src/http/problem.ts'
@@ -112,6 +114,26 @@ describe('operations', () => {
     expect((await client.docs.$get()).status).toBe(200)
     expect((await client.docs[':part'].$get({ param: { part: 'start.js' } })).status).toBe(200)
   })
+})
+
+test('the example of the README is this one', async () => {
+  const { products } = createClient(url)
+  const answer = await products.$post({ json: { name: 'Butter dish', price: 24.5 } })
+  if (answer.ok) {
+    const product = await answer.json() // every field, typed
+    await products[':id'].$patch({ param: { id: String(product.id) }, json: { stock: 12 } })
+  } else {
+    const problem = await answer.json() // a problem document
+    throw new Error(problem.detail)
+  }
+
+  const read = (path: string) => readFile(join(import.meta.dirname, path), 'utf8')
+  const [, example] = /```ts\n(.*?)```/s.exec(await read('../README.md'))!
+  const here = new Set((await read('client.test.ts')).split('\n').map((line) => line.trim()))
+  const [, , ...lines] = example!.replace("'http://127.0.0.1:8000'", 'url').trim().split('\n')
+  for (const line of lines) expect(here).toContain(line.trim())
+  const { items } = await (await fetch(`${url}/products?limit=1`)).json()
+  expect(items[0]).toMatchObject({ name: 'Butter dish', stock: 12 })
 })
 
 test('its options are those of Hono’s client', async () => {
