@@ -2,6 +2,7 @@
 import { Hono } from 'hono'
 import { methodNotAllowed } from 'hono/method-not-allowed'
 import type { AppSettings, HousekeepingSettings } from './config.ts'
+import { documentation } from './documentation/routes.ts'
 import { access } from './http/access.ts'
 import { crossOrigin, securityHeaders } from './http/browsers.ts'
 import type { Environment } from './http/environment.ts'
@@ -48,7 +49,7 @@ export function createApp(settings: AppSettings) {
     await next()
   })
 
-  return app.route('/', health).route('/products', products)
+  return app.route('/', health).route('/', documentation).route('/products', products)
 }
 
 /** What the doors have done now and then. */

@@ -1,5 +1,7 @@
 // The door on Node: settings, pool, proof of the database, server; on a signal it drains and stops.
+import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
 import { createServer, type ServerResponse } from 'node:http'
 import { type AddressInfo, Server as NetServer, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -38,7 +40,7 @@ const settings = loadSettings()
 const logOutput = pino.destination({ dest: process.stdout.fd, sync: false })
 const log = createLog(settings.logLevel, logOutput)
 const pool = connect(settings)
-const lent = { database: pool, log, notReady: undefined as string | undefined }
+const lent = { database: pool, log, notReady: undefined as string | undefined, readFile: readPage }
 /** Of each connection the answers that it is owed, and how much of it had been read after the last. */
 const connections = new Map<Socket, { owed: Set<ServerResponse>; readBytes: number }>()
 const server = createHttpServer()
@@ -83,6 +85,11 @@ function connect({ database: address, pool }: Settings): Pool {
       tcp_keepalives_count: 3,
     },
   })
+}
+
+async function readPage(name: string) {
+  const body = await readFile(new URL(`documentation/page/${name}`, import.meta.url))
+  return { body, etag: `"${createHash('sha256').update(body).digest('base64url')}"` }
 }
 
 function createHttpServer() {

@@ -12,6 +12,8 @@ import { createLog } from './operations/log.ts'
 
 interface Bindings {
   HYPERDRIVE?: { host: string; port: number; user: string; password: string; database: string }
+  /** The files of src/documentation/page. */
+  ASSETS: { fetch: (url: URL) => Promise<Response> }
   LOG_LEVEL?: string
   CHANGES_RETENTION?: string | number
   /** The settings of the app, as far as they are set. */
@@ -33,10 +35,11 @@ export default {
   fetch(request: Request, bindings: Bindings): Response | Promise<Response> {
     log ??= startLog(bindings.LOG_LEVEL)
     app ??= startApp(bindings, log)
-    const { HYPERDRIVE } = bindings
+    const { HYPERDRIVE, ASSETS } = bindings
+    const readFile = (name: string) => readAsset(ASSETS, name)
     return HYPERDRIVE
-      ? app.fetch(request, { database: connect(HYPERDRIVE), log, notReady: undefined })
-      : app.fetch(request, { database: noDatabase, log, notReady: MISSING })
+      ? app.fetch(request, { database: connect(HYPERDRIVE), log, notReady: undefined, readFile })
+      : app.fetch(request, { database: noDatabase, log, notReady: MISSING, readFile })
   },
 
   /** Housekeeping, at the times that wrangler.toml names. */
@@ -72,6 +75,12 @@ function startApp(bindings: Bindings, log: Log): Pick<App, 'fetch'> {
     log.error({ faults: error.faults }, 'the settings are not valid: every request is refused')
     return refusal(new Problem('unavailable', 'The settings of the service are not valid.'))
   }
+}
+
+async function readAsset(assets: Bindings['ASSETS'], name: string) {
+  const { ok, status, body, headers } = await assets.fetch(new URL(name, 'http://assets'))
+  if (!ok || !body) throw new Error(`the file ${name} is not among the assets: ${status}`)
+  return { body, etag: headers.get('etag')! }
 }
 
 function connect(hyperdrive: NonNullable<Bindings['HYPERDRIVE']>): Pool {

@@ -46,6 +46,7 @@ async function answerTo(thrown: unknown) {
       database,
       log,
       notReady: undefined,
+      readFile: fail,
     },
   )
   return { status: answer.status, body: await answer.json(), written }

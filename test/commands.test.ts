@@ -24,7 +24,7 @@ async function checkout(): Promise<string> {
   const folder = join(home, 'a folder')
   await mkdir(folder)
   for (const name of ['src', 'migrations', 'package.json', 'tsconfig.json', 'wrangler.toml']) {
-    await cp(join(root, name), join(folder, name), { recursive: true })
+    await cp(join(root, name), join(folder, name), { recursive: true, verbatimSymlinks: true })
   }
   await symlink(join(root, 'node_modules'), join(folder, 'node_modules'))
   return folder
@@ -101,6 +101,9 @@ test('npm run dev:worker serves in workerd, with the settings that a deployed Wo
   const answer = await api.get('/products', { ...headers, origin: 'https://shop.example.com:8443' })
   expect(answer.status).toBe(200)
   expect(answer.headers['access-control-allow-origin']).toBe('https://shop.example.com:8443')
+  for (const path of ['/openapi.json', '/docs', '/docs/swagger-ui-bundle.js']) {
+    expect((await api.get(path)).status, path).toBe(200)
+  }
   signal('SIGINT')
   await closed
   await expect(api.get('/health')).rejects.toThrow('ECONNREFUSED')
@@ -158,4 +161,5 @@ test('npm run deploy -- --dry-run bundles offline and prints the size', async ()
   expect(await closed).toBe(0)
   expect(output()).toMatch(/Total Upload: [\d.]+ KiB \/ gzip: [\d.]+ KiB/)
   expect(output()).toContain('env.HYPERDRIVE')
+  expect(output()).toContain('Read 5 files from the assets directory')
 }, 60_000)

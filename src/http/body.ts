@@ -5,12 +5,15 @@ import { Problem } from './problem.ts'
 const MIB = 1024 * 1024
 const MOST_DISCARDED_BYTES = 16 * MIB
 
-/** The body as the `json` target of the validator. `mediaTypes` are the ones the route takes. */
+/**
+ * The body as the `json` target of the validator. `mediaTypes` are the ones the route takes; they are
+ * kept beside it, so that a test can hold the OpenAPI document against them.
+ */
 export const readJson = (...mediaTypes: string[]) => readJsonUpTo(MIB, ...mediaTypes)
 
 /** Likewise, with a limit of its own. */
 export function readJsonUpTo(maxBytes: number, ...mediaTypes: string[]): MiddlewareHandler {
-  return async function readJson(c, next) {
+  const read: MiddlewareHandler = async function readJson(c, next) {
     checkMediaType(c, mediaTypes)
     const bytes = await readBytes(c.req.raw, maxBytes)
     // As text, which Hono parses. What is parsed it would write out and parse again: 1e400, which
@@ -19,6 +22,7 @@ export function readJsonUpTo(maxBytes: number, ...mediaTypes: string[]): Middlew
     Object.assign(c.req.bodyCache, { text, arrayBuffer: Promise.resolve(bytes) })
     await next()
   }
+  return Object.assign(read, { mediaTypes })
 }
 
 function checkMediaType(c: Context, mediaTypes: string[]) {

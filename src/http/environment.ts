@@ -16,6 +16,10 @@ export interface Environment {
     log: Log
     /** Why no traffic should come here, whatever the database says; undefined when it should. */
     notReady: string | undefined
+    /** A file of src/documentation/page, which lie beside the code and not in it. */
+    readFile: (
+      name: string,
+    ) => Promise<{ body: Uint8Array<ArrayBuffer> | ReadableStream; etag: string }>
   }
   Variables: {
     requestId: string

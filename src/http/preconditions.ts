@@ -1,5 +1,6 @@
 // Preconditions (RFC 9110, section 13): which versions of a resource a request is willing to meet.
 import { z } from 'zod'
+import { valid } from './validation.ts'
 
 export interface Condition {
   /** The resource must be in one of these versions; undefined: in any. */
@@ -27,7 +28,6 @@ function parseTags(text: string, context: z.RefinementCtx): { version: number; w
   return []
 }
 
-/** The headers `If-Match` and `If-None-Match`, for the validator's target `header`. */
 export const Preconditions = z.object({
   // A strong comparison: a weak tag is equal to none.
   'if-match': z
@@ -37,18 +37,33 @@ export const Preconditions = z.object({
         ? undefined
         : parseTags(text, context).flatMap(({ version, weak }) => (weak ? [] : version || [])),
     )
-    .optional(),
+    .optional()
+    .meta({
+      description: 'Goes on when the product is in one of these versions; `*`: in any.',
+      examples: ['"3"'],
+    }),
   // A weak comparison: whether a tag is marked as weak does not matter.
   'if-none-match': z
     .string()
     .transform((text, context) =>
       text.trim() === '*' ? '*' : parseTags(text, context).flatMap(({ version }) => version || []),
     )
-    .optional(),
+    .optional()
+    .meta({
+      description:
+        'Goes on when the product is in none of these versions; `*`: when it does not exist.',
+      examples: ['"3"'],
+    }),
 })
 
-export function conditionOf(headers: z.output<typeof Preconditions>): Condition {
-  return { match: headers['if-match'], noneMatch: headers['if-none-match'] }
+/** Optional as a whole, by its type: so the typed client lets them be left out. */
+export const preconditions = valid(
+  'header',
+  Preconditions as object as z.ZodOptional<typeof Preconditions>,
+)
+
+export function conditionOf(headers: z.output<typeof Preconditions> | undefined): Condition {
+  return { match: headers?.['if-match'], noneMatch: headers?.['if-none-match'] }
 }
 
 export function matches({ match }: Condition, version: number): boolean {

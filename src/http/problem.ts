@@ -4,7 +4,8 @@ import { HTTPException } from 'hono/http-exception'
 import { DatabaseError, type DatabaseErrorKind } from '../database/errors.ts'
 import type { Environment } from './environment.ts'
 
-const catalogue = {
+/** The status and the title of each code. */
+export const catalogue = {
   malformed: [400, 'The request cannot be parsed'],
   unauthorized: [401, 'The request needs a key'],
   forbidden: [403, 'The key does not reach so far'],
@@ -36,6 +37,17 @@ export interface Fault {
   line?: number
   code: string
   detail: string
+}
+
+/** What a client reads; `errors` is there for invalid input and for conflicts that have a place. */
+export interface ProblemDocument {
+  type: string
+  title: string
+  status: number
+  detail: string
+  code: ProblemCode
+  request_id: string
+  errors?: Fault[]
 }
 
 /** Where codes share a status, the first of them is the general one. */
@@ -124,7 +136,7 @@ export function problemResponse(problem: Problem, requestId: string): Response {
 /** What `problemResponse` answers, apart from the header of the one request. */
 export function problemDocument(problem: Problem, requestId: string) {
   const [status, title] = catalogue[problem.code]
-  const document = {
+  const document: ProblemDocument = {
     type: `/problems/${problem.code}`,
     title,
     status,

@@ -1,5 +1,5 @@
 // Makes a POST safe to send twice: with an Idempotency-Key its work is done once, and its answer kept.
-import type { Context } from 'hono'
+import type { Context, TypedResponse } from 'hono'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import type { Sql } from '../database/connection.ts'
 import { DatabaseError } from '../database/errors.ts'
@@ -31,15 +31,17 @@ const decided = new Set(['not_found', 'conflict', 'insufficient_stock', 'precond
  * when a twin is still running after some seconds; whatever else `work` throws
  */
 export function answeringOnce(constraints: ConstraintFaults) {
-  return async function answerOnce(
+  return async function answerOnce<Body, Status extends ContentfulStatusCode = 200>(
     c: Context<Environment>,
     run: 'write' | 'session' | Run,
     work: (sql: Sql) => Promise<Answer>,
     fingerprint?: () => Promise<string>,
-  ) {
+  ): Promise<Response & TypedResponse<Body, Status, 'json'>> {
     const { database, requestId } = c.var
     const key = readKey(c)
-    if (!key) return respond(c, await (typeof run === 'function' ? run(work) : database[run](work)))
+    if (!key) {
+      return respond(c, await (typeof run === 'function' ? run(work) : database[run](work)))
+    }
 
     const early = fingerprint ? undefined : await fingerprintOf(c)
     const seen = async () => early ?? (await fingerprint!())
@@ -67,8 +69,10 @@ export function answeringOnce(constraints: ConstraintFaults) {
 
 type Outcome = { kept: KeptAnswer; answer?: never } | { kept?: never; answer: Answer }
 
-function respond(c: Context, { status, headers, body }: Answer, more: Record<string, string> = {}) {
-  return c.body(body, status as ContentfulStatusCode, { ...headers, ...more })
+function respond<T>(c: Context, answer: Answer, more: Record<string, string> = {}): Response & T {
+  const { status, headers, body } = answer
+  const response: Response = c.body(body, status as ContentfulStatusCode, { ...headers, ...more })
+  return response as Response & T
 }
 
 function readKey(c: Context<Environment>): Key | undefined {

@@ -3,19 +3,26 @@ import { Hono } from 'hono'
 import { z } from 'zod'
 import type { Database } from '../database/pool.ts'
 import type { Environment } from '../http/environment.ts'
+import { sendJson } from '../http/json.ts'
 import { decodeCursor, encodeCursor } from '../http/page.ts'
 import { parameter, wholeNumber } from '../http/parameters.ts'
 import { Problem } from '../http/problem.ts'
 import { valid } from '../http/validation.ts'
 import * as repository from './repository.ts'
+import type { ProductChanges } from './schema.ts'
 
 /** What a cursor of the feed belongs to. */
 const CHANGES = 'products changes'
 
 export const ChangesQuery = z.strictObject({
-  /** `now`, or the `next_cursor` of an answer before. */
-  after: parameter.optional(),
-  limit: wholeNumber(1, 1000).transform(Number).prefault('100'),
+  after: parameter.optional().meta({
+    description:
+      'The `next_cursor` of an answer before; `now` skips what there is; without it they begin with the oldest that is kept.',
+  }),
+  limit: wholeNumber(1, 1000)
+    .transform(Number)
+    .prefault('100')
+    .meta({ description: 'The most changes of an answer: 1 to 1,000.' }),
 })
 
 const digits = z.string().regex(/^\d{1,19}$/)
@@ -39,7 +46,7 @@ export const changes = new Hono<Environment>().get(
     const { era, xid, seq } = rows.at(-1)!
     const next = encodeCursor({ way: 'after', key: [era, xid, seq] }, CHANGES)
     const json = `{"items":[${items.join(',')}],"next_cursor":${JSON.stringify(next)}}`
-    return c.body(json, 200, { 'content-type': 'application/json' })
+    return sendJson<ProductChanges>(c, json, 200)
   },
 )
 

@@ -2,10 +2,10 @@
 import type { Fragment, Sql } from '../database/connection.ts'
 import { type Column, type Columns, matching } from '../database/filters.ts'
 import { commaList, keyset, type Place } from '../database/keyset.ts'
-import type { NewProduct, ProductPage, ProductPatch, ProductSelection } from './schema.ts'
+import type { NewProduct, ProductQuery, ProductPatch, ProductSelection } from './schema.ts'
 
 type ListedField = ProductSelection['filters'][number]['field']
-type ShownField = NonNullable<ProductPage['fields']>[number]
+type ShownField = NonNullable<ProductQuery['fields']>[number]
 
 /** A product with its JSON as the API shows it. */
 export interface StoredProduct {
@@ -178,7 +178,7 @@ export function selected(sql: Sql, { filters, q }: ProductSelection): Fragment {
  */
 export async function list(
   sql: Sql,
-  request: ProductPage,
+  request: ProductQuery,
   place: Place | undefined,
 ): Promise<{ rows: ListedProduct[]; total: number | undefined }> {
   const { limit, sort, fields, count } = request

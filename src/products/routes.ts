@@ -2,13 +2,14 @@
 import { type Context, Hono } from 'hono'
 import { readJson, readJsonUpTo } from '../http/body.ts'
 import type { Environment } from '../http/environment.ts'
+import { sendJson } from '../http/json.ts'
 import { pageResponse } from '../http/page.ts'
 import {
   type Condition,
   conditionOf,
   isNew,
   matches,
-  Preconditions,
+  preconditions,
 } from '../http/preconditions.ts'
 import { Problem, renderProblems } from '../http/problem.ts'
 import { MOST_FAULTS, valid, withoutQuery } from '../http/validation.ts'
@@ -18,9 +19,12 @@ import { changes } from './changes.ts'
 import * as repository from './repository.ts'
 import {
   BulkQuery,
+  type BulkResult,
   LARGEST_STOCK,
   NewProduct,
   NewProducts,
+  type Product,
+  type ProductPage,
   productConstraints,
   productList,
   ProductPatch,
@@ -41,12 +45,18 @@ export const products = new Hono<Environment>()
     const { limit, count } = request
     const place = productList.place(request)
     const page = await c.var.database.read((sql) => repository.list(sql, request, place))
-    return pageResponse(c, { ...page, count, limit, place, binding: productList.binding(request) })
+    return pageResponse<ProductPage>(c, {
+      ...page,
+      count,
+      limit,
+      place,
+      binding: productList.binding(request),
+    })
   })
 
   .post('/', withoutQuery, readJson('application/json'), valid('json', NewProduct), (c) => {
     const product = c.req.valid('json')
-    return answerOnce(c, 'write', async (sql) => {
+    return answerOnce<Product, 201>(c, 'write', async (sql) => {
       const { id, version, json } = await repository.create(sql, product)
       const headers = { ...JSON_TYPE, etag: etag({ version }), location: `/products/${id}` }
       return { status: 201, headers, body: json }
@@ -61,7 +71,7 @@ export const products = new Hono<Environment>()
     (c) => {
       const products = c.req.valid('json')
       const replacing = c.req.valid('query').on_conflict === 'sku'
-      return answerOnce(c, 'session', async (sql) => {
+      return answerOnce<BulkResult>(c, 'session', async (sql) => {
         const written = await repository.createMany(sql, products, replacing)
         const taken = written.flatMap(({ json }, row) => (json === null ? row : []))
         if (taken.length > 0) throw skusTaken(taken)
@@ -76,27 +86,21 @@ export const products = new Hono<Environment>()
 
   .route('/', changes)
 
-  .get(
-    '/:id',
-    valid('param', ProductPath),
-    withoutQuery,
-    valid('header', Preconditions),
-    async (c) => {
-      const { id } = c.req.valid('param')
-      const condition = conditionOf(c.req.valid('header'))
-      const product = await c.var.database.read((sql) => repository.find(sql, id))
-      if (!product) throw notFound()
-      if (!matches(condition, product.version)) throw changed()
-      if (isNew(condition, product.version)) return answer(c, product)
-      return c.body(null, 304, { etag: etag(product) })
-    },
-  )
+  .get('/:id', valid('param', ProductPath), withoutQuery, preconditions, async (c) => {
+    const { id } = c.req.valid('param')
+    const condition = conditionOf(c.req.valid('header'))
+    const product = await c.var.database.read((sql) => repository.find(sql, id))
+    if (!product) throw notFound()
+    if (!matches(condition, product.version)) throw changed()
+    if (isNew(condition, product.version)) return answer(c, product)
+    return c.body(null, 304, { etag: etag(product) })
+  })
 
   .put(
     '/:id',
     valid('param', ProductPath),
     withoutQuery,
-    valid('header', Preconditions),
+    preconditions,
     readJson('application/json'),
     valid('json', NewProduct),
     async (c) => {
@@ -115,7 +119,7 @@ export const products = new Hono<Environment>()
     '/:id',
     valid('param', ProductPath),
     withoutQuery,
-    valid('header', Preconditions),
+    preconditions,
     readJson('application/merge-patch+json', 'application/json'),
     valid('json', ProductPatch),
     async (c) => {
@@ -130,33 +134,27 @@ export const products = new Hono<Environment>()
     },
   )
 
-  .delete(
-    '/:id',
-    valid('param', ProductPath),
-    withoutQuery,
-    valid('header', Preconditions),
-    async (c) => {
-      const { id } = c.req.valid('param')
-      const condition = conditionOf(c.req.valid('header'))
-      await c.var.database.write(
-        async (sql) => (await repository.remove(sql, id, condition)) ?? whyNot(sql, id, condition),
-      )
-      return c.body(null, 204)
-    },
-  )
+  .delete('/:id', valid('param', ProductPath), withoutQuery, preconditions, async (c) => {
+    const { id } = c.req.valid('param')
+    const condition = conditionOf(c.req.valid('header'))
+    await c.var.database.write(
+      async (sql) => (await repository.remove(sql, id, condition)) ?? whyNot(sql, id, condition),
+    )
+    return c.body(null, 204)
+  })
 
   .post(
     '/:id/stock',
     valid('param', ProductPath),
     withoutQuery,
-    valid('header', Preconditions),
+    preconditions,
     readJson('application/json'),
     valid('json', StockChange),
     (c) => {
       const { id } = c.req.valid('param')
       const { delta } = c.req.valid('json')
       const condition = conditionOf(c.req.valid('header'))
-      return answerOnce(c, 'write', async (sql) => {
+      return answerOnce<Product>(c, 'write', async (sql) => {
         const product =
           (await repository.adjustStock(sql, id, delta, condition)) ??
           (await whyNot(sql, id, condition, outOfStock(delta)))
@@ -180,7 +178,7 @@ async function whyNot(
 }
 
 function answer(c: Context, product: repository.StoredProduct) {
-  return c.body(product.json, 200, { ...JSON_TYPE, etag: etag(product) })
+  return sendJson<Product>(c, product.json, 200, { etag: etag(product) })
 }
 
 const etag = ({ version }: { version: number }) => `"${version}"`
