@@ -293,8 +293,9 @@ describe('a transaction', () => {
     await writer`update products set stock = 1 where id = ${id}`
     await writer`prepare transaction 'one'`
     const other = await insert()
-    expect(await since(1)).toEqual([`insert ${id} v1`])
+    const meanwhile = short((await poll(before)).items)
     await sql`commit prepared 'one'`
+    expect(meanwhile).toEqual([`insert ${id} v1`])
     expect(await since(3)).toEqual([`insert ${id} v1`, `update ${id} v2`, `insert ${other} v1`])
   })
 
@@ -343,6 +344,8 @@ describe('a cursor', () => {
     expect(await poll(cursor)).toMatchObject({ items: [], cursor })
     const id = await insert()
     expect(short(await changesAfter(cursor, 1))).toEqual([`insert ${id} v1`])
+    // Now is where reading to the end leads.
+    expect(await poll('now')).toEqual(await poll((await poll(cursor)).cursor))
   })
 
   test('gives the same each time, and each change once at any limit', async () => {
