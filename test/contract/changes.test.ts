@@ -30,14 +30,18 @@ beforeAll(async () => {
 
 beforeEach(async () => {
   await sql`delete from products`
-  // Not even the service's housekeeping has a transaction under way that the next test could see.
+  await untilQuiet()
+  before = (await poll('now')).cursor
+})
+
+/** Not even the service's housekeeping has a transaction under way that the next test could see. */
+async function untilQuiet() {
   const isQuiet = async () =>
     (
       await sql`select from pg_current_snapshot() as s where pg_snapshot_xmin(s) = pg_snapshot_xmax(s)`
     ).length
   await expect.poll(isQuiet).toBe(1)
-  before = (await poll('now')).cursor
-})
+}
 
 async function poll(after?: string, limit?: number) {
   const query = new URLSearchParams({
