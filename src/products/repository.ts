@@ -326,7 +326,14 @@ export async function changes(
         after === undefined
           ? sql`select *, true as is_kept from kept`
           : after === 'now'
-            ? sql`select era, horizon as xid, 0 as seq, horizon, true as is_kept from kept`
+            ? // Not the horizon itself: a crash may take back transaction ids that nothing was written with.
+              sql`
+              select era, coalesce(newest.xid, kept.xid) as xid, coalesce(newest.seq, kept.seq) as seq,
+                     horizon, true as is_kept
+              from kept left join lateral (
+                select xid, seq from product_changes
+                where xid < horizon order by xid desc, seq desc limit 1
+              ) as newest on true`
             : sql`
               select era, after.xid, after.seq, horizon,
                      era = ${after.era} and (kept.xid, kept.seq) <= (after.xid, after.seq)

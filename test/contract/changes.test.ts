@@ -30,14 +30,18 @@ beforeAll(async () => {
 
 beforeEach(async () => {
   await sql`delete from products`
-  // Not even the service's housekeeping has a transaction under way that the next test could see.
+  await untilQuiet()
+  before = (await poll('now')).cursor
+})
+
+/** Not even the service's housekeeping has a transaction under way that the next test could see. */
+async function untilQuiet() {
   const isQuiet = async () =>
     (
       await sql`select from pg_current_snapshot() as s where pg_snapshot_xmin(s) = pg_snapshot_xmax(s)`
     ).length
   await expect.poll(isQuiet).toBe(1)
-  before = (await poll('now')).cursor
-})
+}
 
 async function poll(after?: string, limit?: number) {
   const query = new URLSearchParams({
@@ -293,8 +297,9 @@ describe('a transaction', () => {
     await writer`update products set stock = 1 where id = ${id}`
     await writer`prepare transaction 'one'`
     const other = await insert()
-    expect(await since(1)).toEqual([`insert ${id} v1`])
+    const meanwhile = short((await poll(before)).items)
     await sql`commit prepared 'one'`
+    expect(meanwhile).toEqual([`insert ${id} v1`])
     expect(await since(3)).toEqual([`insert ${id} v1`, `update ${id} v2`, `insert ${other} v1`])
   })
 
@@ -343,6 +348,8 @@ describe('a cursor', () => {
     expect(await poll(cursor)).toMatchObject({ items: [], cursor })
     const id = await insert()
     expect(short(await changesAfter(cursor, 1))).toEqual([`insert ${id} v1`])
+    // Now is where reading to the end leads.
+    expect(await poll('now')).toEqual(await poll((await poll(cursor)).cursor))
   })
 
   test('gives the same each time, and each change once at any limit', async () => {
