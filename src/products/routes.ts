@@ -2,7 +2,7 @@
 import { type Context, Hono } from 'hono'
 import { readJson, readJsonUpTo } from '../http/body.ts'
 import type { Environment } from '../http/environment.ts'
-import { decodeCursor, encodeCursor, pageLinks } from '../http/page.ts'
+import { pageResponse } from '../http/page.ts'
 import {
   type Condition,
   conditionOf,
@@ -18,18 +18,14 @@ import * as repository from './repository.ts'
 import {
   BulkQuery,
   LARGEST_STOCK,
-  ListKey,
   NewProduct,
   NewProducts,
   productConstraints,
+  productList,
   ProductPatch,
   ProductPath,
-  ProductQuery,
   StockChange,
 } from './schema.ts'
-
-/** What a cursor of the list belongs to. */
-const LIST = 'products -id'
 
 const JSON_TYPE = { 'content-type': 'application/json' }
 const MOST_BULK_BYTES = 16 * 1024 * 1024
@@ -39,31 +35,12 @@ const answerOnce = answeringOnce(productConstraints)
 export const products = new Hono<Environment>()
   .onError(renderProblems(productConstraints))
 
-  .get('/', valid('query', ProductQuery), async (c) => {
-    const { limit, cursor } = c.req.valid('query')
-    const from = cursor === undefined ? undefined : decodeCursor(cursor, LIST, ListKey)
-    const back = from?.direction === 'prev'
-    const [id = 0] = from?.key ?? []
-    const place = { below: from && !back ? id : undefined, above: back ? id : undefined }
-    const rows = await c.var.database.read((sql) => repository.list(sql, { limit, ...place }))
-    const more = rows.length > limit
-    const items = back ? rows.slice(-limit) : rows.slice(0, limit)
-    // A page whose rows were deleted still leads back, to the row that its cursor was made from.
-    const oldest = items.at(-1)?.id ?? id + 1
-    const newest = items[0]?.id ?? id - 1
-    const next = back || more
-    const prev = back ? more : from !== undefined
-    const cursors = {
-      next: next ? encodeCursor({ direction: 'next', key: [oldest] }, LIST) : null,
-      prev: prev ? encodeCursor({ direction: 'prev', key: [newest] }, LIST) : null,
-    }
-    const json =
-      `{"items":[${items.map((product) => product.json).join(',')}],` +
-      `"next_cursor":${JSON.stringify(cursors.next)},"prev_cursor":${JSON.stringify(cursors.prev)}}`
-    return c.body(json, 200, {
-      ...JSON_TYPE,
-      ...pageLinks(c.req.url, cursors),
-    })
+  .get('/', valid('query', productList.page), async (c) => {
+    const request = c.req.valid('query')
+    const { limit, count } = request
+    const place = productList.place(request)
+    const page = await c.var.database.read((sql) => repository.list(sql, request, place))
+    return pageResponse(c, { ...page, count, limit, place, binding: productList.binding(request) })
   })
 
   .post('/', withoutQuery, readJson('application/json'), valid('json', NewProduct), (c) => {
@@ -172,16 +149,17 @@ export const products = new Hono<Environment>()
     valid('header', Preconditions),
     readJson('application/json'),
     valid('json', StockChange),
-    async (c) => {
+    (c) => {
       const { id } = c.req.valid('param')
       const { delta } = c.req.valid('json')
       const condition = conditionOf(c.req.valid('header'))
-      const written = await c.var.database.write(
-        async (sql) =>
+      return answerOnce(c, 'write', async (sql) => {
+        const product =
           (await repository.adjustStock(sql, id, delta, condition)) ??
-          whyNot(sql, id, condition, outOfStock(delta)),
-      )
-      return answer(c, written)
+          (await whyNot(sql, id, condition, outOfStock(delta)))
+        const headers = { ...JSON_TYPE, etag: etag(product) }
+        return { status: 200, headers, body: product.json }
+      })
     },
   )
 
