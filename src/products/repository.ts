@@ -117,7 +117,7 @@ export async function createMany(
 ): Promise<Written[]> {
   return sql<Written[]>`
     with input as materialized (
-      select nextval(pg_get_serial_sequence('products', 'id')) as id, sent.*
+      select nextval((select pg_get_serial_sequence('products', 'id')::regclass)) as id, sent.*
       from rows from (
         jsonb_to_recordset(${sql.json(products)}) as (
           sku text, name text, description text, price numeric, currency text, stock integer, attributes jsonb)
