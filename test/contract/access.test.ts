@@ -41,7 +41,10 @@ const requests = [
   ...openPaths.map((path) => `GET ${path}`),
   ...['/metrics', '/nowhere', '/docs.html', '/healthy', '/'].map((path) => `GET ${path}`),
   ...['/metrics', '/nowhere'].map((path) => `HEAD ${path}`),
-  ...['POST /nowhere', 'DELETE /products', 'POST /metrics', 'PUT /db-test'],
+  'POST /nowhere',
+  'DELETE /products',
+  'POST /metrics',
+  'PUT /db-test',
 ]
 
 /** What the contract says: let through, or refused with this status. */
