@@ -132,8 +132,9 @@ test('the example of the README is this one', async () => {
   const here = new Set((await read('client.test.ts')).split('\n').map((line) => line.trim()))
   const [, , ...lines] = example!.replace("'http://127.0.0.1:8000'", 'url').trim().split('\n')
   for (const line of lines) expect(here).toContain(line.trim())
-  const { items } = (await (await fetch(`${url}/products?limit=1`)).json()) as ProductPage
-  expect(items[0]).toMatchObject({ name: 'Butter dish', stock: 12 })
+  const page = await products.$get({ query: { limit: '1' } })
+  if (!page.ok) throw new Error(`${page.status}`)
+  expect((await page.json()).items[0]).toMatchObject({ name: 'Butter dish', stock: 12 })
 })
 
 test('its options are those of Hono’s client', async () => {
