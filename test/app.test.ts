@@ -1,8 +1,12 @@
 // What cannot be provoked from outside: faults of our own code under the app, and what the adapter refuses.
+import { Hono } from 'hono'
 import { HTTPException } from 'hono/http-exception'
 import { beforeAll, expect, test } from 'vitest'
 import { createApp } from '../src/app.ts'
+import type { Place } from '../src/database/keyset.ts'
+import { securityHeaders } from '../src/http/browsers.ts'
 import { encodeCursor } from '../src/http/page.ts'
+import { productList } from '../src/products/schema.ts'
 import { type Api, createApi, expectProblem, raw } from './support/api.ts'
 import { createDatabase, type TestDatabase } from './support/database.ts'
 import { openPool } from './support/pool.ts'
@@ -36,11 +40,14 @@ async function answerTo(thrown: unknown) {
     ...pool,
     forBorrower: () => ({ read: fail, write: fail, session: fail, transfer: fail }),
   }
-  const answer = await createApp().fetch(new Request('http://larder/products'), {
-    database,
-    log,
-    notReady: undefined,
-  })
+  const answer = await createApp({ access: undefined, corsOrigins: undefined }).fetch(
+    new Request('http://larder/products'),
+    {
+      database,
+      log,
+      notReady: undefined,
+    },
+  )
   return { status: answer.status, body: await answer.json(), written }
 }
 
@@ -61,10 +68,28 @@ test.for([
 })
 
 test('a cursor with a right checksum and a wrong content is refused', async () => {
-  for (const key of [[], ['abc'], [1.5], [-5], [null], [{}], [1, 2], [2 ** 60]]) {
-    const cursor = encodeCursor({ direction: 'next', key }, 'products -id')
-    expectProblem(await api.get(`/products?cursor=${cursor}`), 400, 'malformed')
+  const { body } = await api.post('/products', { name: 'First', price: 1 })
+  const binding = productList.binding(productList.page.parse({}))
+  const answerTo = (way: unknown, key: unknown) =>
+    api.get(`/products?cursor=${encodeCursor({ way, key } as Place, binding)}`)
+  expect((await answerTo('from', [String(body.id)])).body.items).toEqual([body])
+  const wrongKeys = [[], ['abc'], ['1.5'], ['-5'], ['0'], [''], ['1', '2'], [String(2 ** 53)]]
+  for (const key of [...wrongKeys, [1], [null], [{}], [['1']], [true]]) {
+    expectProblem(await answerTo('after', key), 400, 'malformed')
   }
+  for (const way of ['next', '', null, 1, {}, '__proto__']) {
+    expectProblem(await answerTo(way, ['1']), 400, 'malformed')
+  }
+})
+
+test('a route may have a policy of its own, the other headers stay', async () => {
+  const app = new Hono().use(securityHeaders).get('/', (c) => {
+    c.header('content-security-policy', "default-src 'self'")
+    return c.html('<!doctype html>')
+  })
+  const { headers } = await app.fetch(new Request('http://larder/'))
+  expect(headers.get('content-security-policy')).toBe("default-src 'self'")
+  expect(headers.get('x-content-type-options')).toBe('nosniff')
 })
 
 test('an HTTP/1.0 probe without a Host header is answered', async () => {
@@ -85,6 +110,9 @@ test('a Host header that is none is a problem document', async () => {
   expect(text).toMatch(/^HTTP\/1.1 400 /)
   expect(text).toContain('application/problem+json')
   expect(text).toContain('"code":"malformed"')
+  expect(text).toMatch(/^x-content-type-options: nosniff\r$/im)
+  const [, header] = /^x-request-id: (\S+)\r$/im.exec(text)!
+  expect(text).toContain(`"request_id":"${header}"`)
 })
 
 test('a megabyte of attributes does not hold the others up', async () => {

@@ -2,16 +2,21 @@
 import type { Context, MiddlewareHandler } from 'hono'
 import { Problem } from './problem.ts'
 
-const MAX_BYTES = 1024 * 1024
-const MOST_DISCARDED_BYTES = 16 * MAX_BYTES
+const MIB = 1024 * 1024
+const MOST_DISCARDED_BYTES = 16 * MIB
 
 /** The body as the `json` target of the validator. `mediaTypes` are the ones the route takes. */
-export function readJson(...mediaTypes: string[]): MiddlewareHandler {
+export const readJson = (...mediaTypes: string[]) => readJsonUpTo(MIB, ...mediaTypes)
+
+/** Likewise, with a limit of its own. */
+export function readJsonUpTo(maxBytes: number, ...mediaTypes: string[]): MiddlewareHandler {
   return async function readJson(c, next) {
     checkMediaType(c, mediaTypes)
+    const bytes = await readBytes(c.req.raw, maxBytes)
     // As text, which Hono parses. What is parsed it would write out and parse again: 1e400, which
-    // is Infinity to JavaScript, would come out as null. A promise, for an empty text is none to it.
-    Object.assign(c.req.bodyCache, { text: Promise.resolve(decode(await readBytes(c.req.raw))) })
+    // is Infinity to JavaScript, would come out as null. Promises, for an empty text is none to it.
+    const text = Promise.resolve(decode(bytes))
+    Object.assign(c.req.bodyCache, { text, arrayBuffer: Promise.resolve(bytes) })
     await next()
   }
 }
@@ -38,28 +43,31 @@ function checkMediaType(c: Context, mediaTypes: string[]) {
   }
 }
 
-async function readBytes(request: Request): Promise<ArrayBuffer> {
+async function readBytes(request: Request, maxBytes: number): Promise<ArrayBuffer> {
   const length = request.headers.get('content-length')
-  if (length !== null && Number(length) > MAX_BYTES) throw tooLarge()
+  if (length !== null && Number(length) > maxBytes) throw tooLarge(maxBytes)
   try {
     // A server reads no more than the length that it was told, so there is nothing to count.
-    return length === null ? await readCounted(request.body) : await request.arrayBuffer()
+    return length === null ? await readCounted(request.body, maxBytes) : await request.arrayBuffer()
   } catch (cause) {
     if (cause instanceof Problem) throw cause
     throw new Problem('malformed', 'The body ended before it was complete.', { cause })
   }
 }
 
-async function readCounted(body: ReadableStream<Uint8Array> | null): Promise<ArrayBuffer> {
-  const bytes = new ArrayBuffer(0, { maxByteLength: MAX_BYTES })
+async function readCounted(
+  body: ReadableStream<Uint8Array> | null,
+  maxBytes: number,
+): Promise<ArrayBuffer> {
+  const bytes = new ArrayBuffer(0, { maxByteLength: maxBytes })
   const reader = body?.getReader()
   for (;;) {
     const { done, value } = (await reader?.read()) ?? { done: true }
     if (done || !value) return bytes.slice(0)
     const start = bytes.byteLength
-    if (start + value.length > MAX_BYTES) {
+    if (start + value.length > maxBytes) {
       await discard(reader!)
-      throw tooLarge()
+      throw tooLarge(maxBytes)
     }
     bytes.resize(start + value.length)
     new Uint8Array(bytes, start).set(value)
@@ -87,6 +95,6 @@ function decode(bytes: ArrayBuffer): string {
   }
 }
 
-function tooLarge() {
-  return new Problem('too_large', `The body is larger than ${MAX_BYTES} bytes.`)
+function tooLarge(maxBytes: number) {
+  return new Problem('too_large', `The body is larger than ${maxBytes} bytes.`)
 }

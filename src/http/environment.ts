@@ -19,6 +19,8 @@ export interface Environment {
   }
   Variables: {
     requestId: string
+    /** The name of the key that was sent; empty without one, and when the service is open. */
+    caller: string
     /** The pool as this request sees it: a wait for a connection ends when the client goes away. */
     database: Database
   }

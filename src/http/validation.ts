@@ -6,7 +6,7 @@ import { type Fault, Problem } from './problem.ts'
 type Target = 'json' | 'query' | 'param' | 'header'
 
 /** An answer that names a hundred faults helps; one that names a hundred thousand is an attack. */
-const MOST_FAULTS = 100
+export const MOST_FAULTS = 100
 
 /**
  * Checks a part of the request against a schema. The handler gets the value by `c.req.valid(target)`.
@@ -27,9 +27,18 @@ export const withoutQuery = valid('query', z.strictObject({}))
 /** For `refine`: a rule of our own, with the code that the client is told. */
 export const rule = (code: string, detail: string) => ({ error: detail, params: { code } })
 
+/** PostgreSQL holds any text but U+0000 and halves of surrogate pairs. */
+export const isStorable = (text: string) => !text.includes('\0') && text.isWellFormed()
+export const storable = rule('invalid_characters', 'must hold neither U+0000 nor lone surrogates')
+
+/** Characters are code points: 😀 is one here and in PostgreSQL, though two for JavaScript. */
+export const hasAtMost = (most: number) => (text: string) =>
+  text.length <= most || (text.length <= 2 * most && Array.from(text).length <= most)
+export const atMost = (most: number) => rule('too_big', `must have at most ${most} characters`)
+
 function toFaults(target: Target, issue: z.core.$ZodIssue, input: unknown): Fault[] {
   if (issue.code === 'unrecognized_keys') {
-    return issue.keys.map((key) => ({
+    return issue.keys.slice(0, MOST_FAULTS).map((key) => ({
       ...place(target, [...issue.path, key]),
       code: 'unknown',
       detail: target === 'json' ? 'is not a field of this resource' : 'is not a known parameter',

@@ -1,6 +1,11 @@
 // Every statement on the table `products`. PostgreSQL writes the JSON, so no decimal and no microsecond is lost.
-import type { Sql } from '../database/connection.ts'
-import type { NewProduct, ProductPatch } from './schema.ts'
+import type { Fragment, Sql } from '../database/connection.ts'
+import { type Column, type Columns, matching } from '../database/filters.ts'
+import { commaList, keyset, type Place } from '../database/keyset.ts'
+import type { NewProduct, ProductPage, ProductPatch, ProductSelection } from './schema.ts'
+
+type ListedField = ProductSelection['filters'][number]['field']
+type ShownField = NonNullable<ProductPage['fields']>[number]
 
 /** A product with its JSON as the API shows it. */
 export interface StoredProduct {
@@ -9,11 +14,74 @@ export interface StoredProduct {
   json: string
 }
 
-/** The columns of the API, in its order; the times in RFC 3339 whatever the session's time zone. */
+/** One of a list, with its sort key as the text of a JSON array. */
+export interface ListedProduct {
+  json: string
+  key: string
+}
+
+/** RFC 3339, whatever the session's time zone. */
+const rfc3339 = (sql: Sql, time: Fragment) =>
+  sql`to_char(${time} at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`
+
+/** The columns of the API, in its order. */
 const columns = (sql: Sql) => sql`
   id, sku, name, description, price, currency, stock, attributes, version,
-  to_char(created_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as created_at,
-  to_char(updated_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as updated_at`
+  ${rfc3339(sql, sql`created_at`)} as created_at,
+  ${rfc3339(sql, sql`updated_at`)} as updated_at`
+
+/** What lists may be filtered and sorted by. */
+const listed: Columns<ListedField> = {
+  id: (sql) => ({ column: sql`id`, type: sql`bigint` }),
+  name: (sql) => ({ column: sql`name`, type: sql`text` }),
+  sku: (sql) => ({ column: sql`sku`, type: sql`text`, nullable: true }),
+  price: (sql) => ({ column: sql`price`, type: sql`numeric` }),
+  currency: (sql) => ({ column: sql`currency`, type: sql`text` }),
+  stock: (sql) => ({ column: sql`stock`, type: sql`integer` }),
+  created_at: (sql) => timeColumn(sql, sql`created_at`),
+  updated_at: (sql) => timeColumn(sql, sql`updated_at`),
+}
+
+const timeColumn = (sql: Sql, column: Fragment): Column => ({
+  column,
+  type: sql`timestamptz`,
+  text: rfc3339(sql, column),
+})
+
+const names: Record<ShownField, (sql: Sql) => Fragment> = {
+  id: (sql) => sql`id`,
+  sku: (sql) => sql`sku`,
+  name: (sql) => sql`name`,
+  description: (sql) => sql`description`,
+  price: (sql) => sql`price`,
+  currency: (sql) => sql`currency`,
+  stock: (sql) => sql`stock`,
+  attributes: (sql) => sql`attributes`,
+  version: (sql) => sql`version`,
+  created_at: (sql) => sql`created_at`,
+  updated_at: (sql) => sql`updated_at`,
+}
+
+/** Some of the columns of the API. */
+const only = (sql: Sql, fields: ShownField[]) =>
+  commaList(
+    sql,
+    fields.map((field) => names[field](sql)),
+  )
+
+/** The versions in which a product is read or changed: among these, and in none of those. */
+interface Condition {
+  match?: number[] | undefined
+  noneMatch?: number[] | '*' | undefined
+}
+
+const holds = (sql: Sql, { match, noneMatch }: Condition) => sql`
+  ${match ? sql`and version = any (${`{${match.join()}}`}::bigint[])` : sql``}
+  ${noneMatch === '*' ? sql`and false` : sql``}
+  ${Array.isArray(noneMatch) ? sql`and version <> all (${`{${noneMatch.join()}}`}::bigint[])` : sql``}`
+
+/** So many changes are removed by one statement. */
+const PURGE_BATCH = 1000
 
 /** @throws {DatabaseError} `conflict`, when the sku is taken */
 export async function create(sql: Sql, product: NewProduct): Promise<StoredProduct> {
@@ -28,34 +96,121 @@ export async function create(sql: Sql, product: NewProduct): Promise<StoredProdu
   return rows[0]!
 }
 
-export async function find(sql: Sql, id: number): Promise<StoredProduct | undefined> {
+/** One of many, as it was written: `json` is null where another product has its sku. */
+interface Written {
+  json: string | null
+  inserted: boolean
+}
+
+/**
+ * Writes many products in one statement, and returns them in their order, in which new ones get
+ * their ids. A sku that is known is left alone, or its product replaced when `replacing`. No sku may
+ * be there twice.
+ *
+ * The rows are written in the order of their skus, so that two writers who have some in common wait
+ * for each other and never both at once.
+ */
+export async function createMany(
+  sql: Sql,
+  products: NewProduct[],
+  replacing: boolean,
+): Promise<Written[]> {
+  return sql<Written[]>`
+    with input as materialized (
+      select nextval(pg_get_serial_sequence('products', 'id')) as id, sent.*
+      from rows from (
+        jsonb_to_recordset(${sql.json(products)}) as (
+          sku text, name text, description text, price numeric, currency text, stock integer, attributes jsonb)
+      ) with ordinality as sent (sku, name, description, price, currency, stock, attributes, place)
+      order by place
+    ), product as (
+      insert into products (id, sku, name, description, price, currency, stock, attributes)
+      overriding system value
+      select id, sku, name, description, price, currency, stock, attributes
+      from input
+      order by sku collate "C"
+      on conflict (sku) ${
+        replacing
+          ? sql`do update
+              set name = excluded.name, description = excluded.description, price = excluded.price,
+                  currency = excluded.currency, stock = excluded.stock, attributes = excluded.attributes`
+          : sql`do nothing`
+      }
+      returning ${columns(sql)}
+    )
+    select created.id is not null as inserted,
+           case when created.id is not null then row_to_json(created) else row_to_json(replaced) end::text as json
+    from input
+    left join product as created on created.id = input.id
+    left join product as replaced on replaced.sku = input.sku
+    order by place`
+}
+
+export async function find(
+  sql: Sql,
+  id: number,
+  condition: Condition = {},
+): Promise<StoredProduct | undefined> {
   const rows = await sql<StoredProduct[]>`
     with product as (
-      select ${columns(sql)} from products where id = ${id}
+      select ${columns(sql)} from products where id = ${id} ${holds(sql, condition)}
     )
     select id, version, row_to_json(product)::text as json from product`
   return rows[0]
 }
 
+/** The condition of the products that filters and `q` select; for any statement on the table. */
+export function selected(sql: Sql, { filters, q }: ProductSelection): Fragment {
+  const condition = matching(sql, listed, filters)
+  if (q === undefined) return condition
+  // As it stands in the index.
+  return sql`${condition}
+    and to_words(name || ' ' || coalesce(sku, '') || ' ' || coalesce(description, '')) @@ to_search(${q})`
+}
+
 /**
- * The products on one side of an id, newest first: those below it on the way to the next page,
- * those above it on the way back. One more than `limit` is returned when there are more.
+ * The products beyond a place, in the order of the walk, one more than `limit` when there are more;
+ * and how many are selected, if that is asked for.
+ *
+ * The limit is a parameter like any other. PostgreSQL plans a statement for its very values as long as
+ * a plan for any values looks dearer to it, and one for any limit does: it reckons with a tenth of the
+ * rows. So each `q` is planned by how common its words are, the tenth time on a connection, too.
  */
 export async function list(
   sql: Sql,
-  page: { limit: number; below?: number | undefined; above?: number | undefined },
-): Promise<StoredProduct[]> {
-  const { limit, below, above } = page
-  return sql<StoredProduct[]>`
-    with product as (
-      select ${columns(sql)}
-      from products
-      ${below === undefined ? sql`` : sql`where id < ${below}`}
-      ${above === undefined ? sql`` : sql`where id > ${above}`}
-      order by id ${above === undefined ? sql`desc` : sql`asc`}
-      limit ${limit + 1}
-    )
-    select id, version, row_to_json(product)::text as json from product order by id desc`
+  request: ProductPage,
+  place: Place | undefined,
+): Promise<{ rows: ListedProduct[]; total: number | undefined }> {
+  const { limit, sort, fields, count } = request
+  const { beyond, order, key } = keyset(sql, listed, sort, place)
+  const whole = sql`select ${columns(sql)}`
+  const product = fields ? sql`select ${only(sql, fields)} from (${whole}) as whole` : whole
+  const total = sql`(select count(*) from products where ${selected(sql, request)})`
+  const rows = await sql<(ListedProduct & { total: number | null })[]>`
+    select (select row_to_json(product)::text from (${product}) as product) as json,
+           ${key} as key,
+           ${count === 'exact' ? total : sql`null::bigint`} as total
+    from products
+    where ${selected(sql, request)} and ${beyond}
+    order by ${order}
+    limit ${limit + 1}`
+  if (count === 'estimated') return { rows, total: await estimate(sql, request) }
+  if (count === undefined) return { rows, total: undefined }
+  return { rows, total: rows[0]?.total ?? (await countAll(sql, request)) }
+}
+
+/** How many are selected, where there is no row to say it: all of them are read. */
+async function countAll(sql: Sql, selection: ProductSelection): Promise<number> {
+  const rows = await sql<{ count: number }[]>`
+    select count(*) from products where ${selected(sql, selection)}`
+  return rows[0]!.count
+}
+
+/** How many are selected, as the planner thinks: none is read. */
+async function estimate(sql: Sql, selection: ProductSelection): Promise<number> {
+  const rows = await sql<{ 'QUERY PLAN': [{ Plan: { 'Plan Rows': number } }] }[]>`
+    explain (format json) select from products where ${selected(sql, selection)}`
+  return rows[0]!['QUERY PLAN'][0].Plan['Plan Rows']
 }
 
 /** @throws {DatabaseError} `conflict`, when the sku is taken */
@@ -63,6 +218,7 @@ export async function replace(
   sql: Sql,
   id: number,
   product: NewProduct,
+  condition: Condition,
 ): Promise<StoredProduct | undefined> {
   const { sku, name, description, price, currency, stock, attributes } = product
   const rows = await sql<StoredProduct[]>`
@@ -70,7 +226,7 @@ export async function replace(
       update products
       set sku = ${sku}, name = ${name}, description = ${description}, price = ${price},
           currency = ${currency}, stock = ${stock}, attributes = ${sql.json(attributes)}
-      where id = ${id}
+      where id = ${id} ${holds(sql, condition)}
       returning ${columns(sql)}
     )
     select id, version, row_to_json(product)::text as json from product`
@@ -85,8 +241,9 @@ export async function change(
   sql: Sql,
   id: number,
   patch: ProductPatch,
+  condition: Condition,
 ): Promise<StoredProduct | undefined> {
-  if (Object.keys(patch).length === 0) return find(sql, id)
+  if (Object.keys(patch).length === 0) return find(sql, id, condition)
   const rows = await sql<StoredProduct[]>`
     with patch as (
       select ${sql.json(patch)}::jsonb as fields
@@ -103,15 +260,158 @@ export async function change(
                           else jsonb_merge_patch(attributes, coalesce(fields -> 'attributes', '{}'))
                         end
       from patch
-      where id = ${id}
+      where id = ${id} ${holds(sql, condition)}
       returning ${columns(sql)}
     )
     select id, version, row_to_json(product)::text as json from product`
   return rows[0]
 }
 
-/** Whether there was one to remove. */
-export async function remove(sql: Sql, id: number): Promise<boolean> {
-  const rows = await sql<{ id: number }[]>`delete from products where id = ${id} returning id`
+/** Adds to the stock, or takes from it; nothing when that would leave the range of a stock. */
+export async function adjustStock(
+  sql: Sql,
+  id: number,
+  delta: number,
+  condition: Condition,
+): Promise<StoredProduct | undefined> {
+  const rows = await sql<StoredProduct[]>`
+    with product as (
+      update products
+      set stock = stock + ${delta}::integer
+      where id = ${id} ${holds(sql, condition)}
+        and stock::bigint + ${delta}::bigint between 0 and 2147483647
+      returning ${columns(sql)}
+    )
+    select id, version, row_to_json(product)::text as json from product`
+  return rows[0]
+}
+
+/** The id, when there was one to remove. */
+export async function remove(
+  sql: Sql,
+  id: number,
+  condition: Condition,
+): Promise<{ id: number } | undefined> {
+  const rows = await sql<{ id: number }[]>`
+    delete from products where id = ${id} ${holds(sql, condition)} returning id`
+  return rows[0]
+}
+
+/** A place among the changes: those of another era, from before a restore, stand in no order with it. */
+export interface Position {
+  era: string
+  /** Numbers as text: they may be beyond what JavaScript counts exactly. */
+  xid: string
+  seq: string
+}
+
+/**
+ * The changes after a position, oldest first: every one that is committed, once all the transactions
+ * are over that could still write one before it. Without a position they begin with the oldest that
+ * is kept; `now` skips what there is. One row comes back also when there is none: its position is
+ * the one to go on from, and its `json` is null.
+ * @returns undefined, when changes after the position are not kept any more, or it is none of theirs
+ */
+export async function changes(
+  sql: Sql,
+  after: Position | 'now' | undefined,
+  limit: number,
+): Promise<(Position & { json: string | null })[] | undefined> {
+  const rows = await sql<(Position & { json: string | null; is_kept: boolean })[]>`
+    with kept as (
+      select era, xid, seq, pg_snapshot_xmin(pg_current_snapshot()) as horizon
+      from product_changes_start
+    ), place as (
+      ${
+        after === undefined
+          ? sql`select *, true as is_kept from kept`
+          : after === 'now'
+            ? sql`select era, horizon as xid, 0 as seq, horizon, true as is_kept from kept`
+            : sql`
+              select era, after.xid, after.seq, horizon,
+                     era = ${after.era} and (kept.xid, kept.seq) <= (after.xid, after.seq)
+                       and after.xid <= horizon as is_kept
+              from kept, (select ${after.xid}::xid8 as xid, ${after.seq}::bigint as seq) as after`
+      }
+    )
+    select is_kept, era, coalesce(change.xid, place.xid)::text as xid,
+           coalesce(change.seq, place.seq)::text as seq, change.json::text as json
+    from place left join lateral (
+      select xid, seq, (
+        select row_to_json(item) from (
+          select op, product_id as id, version,
+                 to_char(at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as at,
+                 (select row_to_json(stored)
+                  from (select ${columns(sql)} from jsonb_populate_record(null::products, product)) as stored
+                  where product is not null) as product
+        ) as item
+      ) as json
+      from product_changes
+      where is_kept and (xid, seq) > (place.xid, place.seq) and xid < horizon
+      order by xid, seq
+      limit ${limit}
+    ) as change on true
+    order by change.xid, change.seq`
+  return rows[0]?.is_kept ? rows : undefined
+}
+
+/**
+ * Removes the oldest changes, as far as they are older than `retentionMs`, and not more than a batch
+ * of them. It waits for nobody and nobody waits for it: writers and readers touch no row that it
+ * locks, and where two run at once, one leaves the work to the other.
+ * @returns how many it removed
+ */
+export async function purgeChanges(sql: Sql, retentionMs: number): Promise<number> {
+  const rows = await sql<{ count: number }[]>`
+    with start as (
+      select xid, seq from product_changes_start for update skip locked
+    ), oldest as materialized (
+      select change.* from start cross join lateral (
+        select xid, seq, at from product_changes
+        where (xid, seq) > (start.xid, start.seq)
+          and xid < pg_snapshot_xmin(pg_current_snapshot())
+        order by xid, seq
+        limit ${PURGE_BATCH}
+      ) as change
+    ), young as (
+      select xid, seq from oldest
+      where at >= now() - ${retentionMs}::float8 * interval '1 ms'
+      order by xid, seq limit 1
+    ), removed as (
+      delete from product_changes using oldest
+      where (product_changes.xid, product_changes.seq) = (oldest.xid, oldest.seq)
+        and not exists (
+          select from young where (young.xid, young.seq) <= (oldest.xid, oldest.seq))
+      returning oldest.xid, oldest.seq
+    ), moved as (
+      update product_changes_start
+      set (xid, seq) = (select xid, seq from removed order by xid desc, seq desc limit 1)
+      where exists (select from removed)
+    )
+    select count(*)::int as count from removed`
+  return rows[0]!.count
+}
+
+/**
+ * Whether there are changes of another server: those that came with a dump into a new one, where
+ * transaction ids begin anew. A change that can be seen was written, and so was the one that it
+ * has its `xid` from, by a transaction that began before the end of the snapshot.
+ */
+export async function hasForeignChanges(sql: Sql): Promise<boolean> {
+  const rows = await sql`
+    select from product_changes where xid >= pg_snapshot_xmax(pg_current_snapshot())
+    union all
+    select from product_changes_start where xid > pg_snapshot_xmax(pg_current_snapshot())
+    limit 1`
   return rows.length > 0
+}
+
+/**
+ * Forgets all changes if some are of another server: whoever follows them is told to start over.
+ * For a session. No writer may be under way, so it gives up after a while and holds nobody up.
+ */
+export async function removeForeignChanges(sql: Sql): Promise<void> {
+  await sql`set local lock_timeout = '2s'`
+  await sql`lock table product_changes in access exclusive mode`
+  if (await hasForeignChanges(sql)) await sql`truncate product_changes`
 }

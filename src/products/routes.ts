@@ -1,74 +1,113 @@
 // The products as a REST resource: path, check, statement, answer.
 import { type Context, Hono } from 'hono'
-import { readJson } from '../http/body.ts'
+import { readJson, readJsonUpTo } from '../http/body.ts'
 import type { Environment } from '../http/environment.ts'
-import { decodeCursor, encodeCursor, pageLinks } from '../http/page.ts'
+import { pageResponse } from '../http/page.ts'
+import {
+  type Condition,
+  conditionOf,
+  isNew,
+  matches,
+  Preconditions,
+} from '../http/preconditions.ts'
 import { Problem, renderProblems } from '../http/problem.ts'
-import { valid, withoutQuery } from '../http/validation.ts'
+import { MOST_FAULTS, valid, withoutQuery } from '../http/validation.ts'
+import { answeringOnce } from '../idempotency/once.ts'
+import type { Sql } from '../database/connection.ts'
+import { changes } from './changes.ts'
 import * as repository from './repository.ts'
 import {
-  ListKey,
+  BulkQuery,
+  LARGEST_STOCK,
   NewProduct,
+  NewProducts,
   productConstraints,
+  productList,
   ProductPatch,
   ProductPath,
-  ProductQuery,
+  StockChange,
 } from './schema.ts'
 
-/** What a cursor of the list belongs to. */
-const LIST = 'products -id'
+const JSON_TYPE = { 'content-type': 'application/json' }
+const MOST_BULK_BYTES = 16 * 1024 * 1024
+
+const answerOnce = answeringOnce(productConstraints)
 
 export const products = new Hono<Environment>()
   .onError(renderProblems(productConstraints))
 
-  .get('/', valid('query', ProductQuery), async (c) => {
-    const { limit, cursor } = c.req.valid('query')
-    const from = cursor === undefined ? undefined : decodeCursor(cursor, LIST, ListKey)
-    const back = from?.direction === 'prev'
-    const [id = 0] = from?.key ?? []
-    const place = { below: from && !back ? id : undefined, above: back ? id : undefined }
-    const rows = await c.var.database.read((sql) => repository.list(sql, { limit, ...place }))
-    const more = rows.length > limit
-    const items = back ? rows.slice(-limit) : rows.slice(0, limit)
-    // A page whose rows were deleted still leads back, to the row that its cursor was made from.
-    const oldest = items.at(-1)?.id ?? id + 1
-    const newest = items[0]?.id ?? id - 1
-    const next = back || more
-    const prev = back ? more : from !== undefined
-    const cursors = {
-      next: next ? encodeCursor({ direction: 'next', key: [oldest] }, LIST) : null,
-      prev: prev ? encodeCursor({ direction: 'prev', key: [newest] }, LIST) : null,
-    }
-    const json =
-      `{"items":[${items.map((product) => product.json).join(',')}],` +
-      `"next_cursor":${JSON.stringify(cursors.next)},"prev_cursor":${JSON.stringify(cursors.prev)}}`
-    return c.body(json, 200, {
-      'content-type': 'application/json',
-      ...pageLinks(c.req.url, cursors),
+  .get('/', valid('query', productList.page), async (c) => {
+    const request = c.req.valid('query')
+    const { limit, count } = request
+    const place = productList.place(request)
+    const page = await c.var.database.read((sql) => repository.list(sql, request, place))
+    return pageResponse(c, { ...page, count, limit, place, binding: productList.binding(request) })
+  })
+
+  .post('/', withoutQuery, readJson('application/json'), valid('json', NewProduct), (c) => {
+    const product = c.req.valid('json')
+    return answerOnce(c, 'write', async (sql) => {
+      const { id, version, json } = await repository.create(sql, product)
+      const headers = { ...JSON_TYPE, etag: etag({ version }), location: `/products/${id}` }
+      return { status: 201, headers, body: json }
     })
   })
 
-  .post('/', withoutQuery, readJson('application/json'), valid('json', NewProduct), async (c) => {
-    const product = await c.var.database.write((sql) => repository.create(sql, c.req.valid('json')))
-    c.header('location', `/products/${product.id}`)
-    return answer(c, product, 201)
-  })
+  .post(
+    '/bulk',
+    valid('query', BulkQuery),
+    readJsonUpTo(MOST_BULK_BYTES, 'application/json'),
+    valid('json', NewProducts),
+    (c) => {
+      const products = c.req.valid('json')
+      const replacing = c.req.valid('query').on_conflict === 'sku'
+      return answerOnce(c, 'session', async (sql) => {
+        const written = await repository.createMany(sql, products, replacing)
+        const taken = written.flatMap(({ json }, row) => (json === null ? row : []))
+        if (taken.length > 0) throw skusTaken(taken)
+        const inserted = written.filter((product) => product.inserted).length
+        const updated = written.length - inserted
+        const items = written.map((product) => product.json).join(',')
+        const body = `{"inserted":${inserted},"updated":${updated},"items":[${items}]}`
+        return { status: 200, headers: JSON_TYPE, body }
+      })
+    },
+  )
 
-  .get('/:id', valid('param', ProductPath), withoutQuery, async (c) => {
-    const { id } = c.req.valid('param')
-    return answer(c, await c.var.database.read((sql) => repository.find(sql, id)))
-  })
+  .route('/', changes)
+
+  .get(
+    '/:id',
+    valid('param', ProductPath),
+    withoutQuery,
+    valid('header', Preconditions),
+    async (c) => {
+      const { id } = c.req.valid('param')
+      const condition = conditionOf(c.req.valid('header'))
+      const product = await c.var.database.read((sql) => repository.find(sql, id))
+      if (!product) throw notFound()
+      if (!matches(condition, product.version)) throw changed()
+      if (isNew(condition, product.version)) return answer(c, product)
+      return c.body(null, 304, { etag: etag(product) })
+    },
+  )
 
   .put(
     '/:id',
     valid('param', ProductPath),
     withoutQuery,
+    valid('header', Preconditions),
     readJson('application/json'),
     valid('json', NewProduct),
     async (c) => {
       const { id } = c.req.valid('param')
       const product = c.req.valid('json')
-      return answer(c, await c.var.database.write((sql) => repository.replace(sql, id, product)))
+      const condition = conditionOf(c.req.valid('header'))
+      const written = await c.var.database.write(
+        async (sql) =>
+          (await repository.replace(sql, id, product, condition)) ?? whyNot(sql, id, condition),
+      )
+      return answer(c, written)
     },
   )
 
@@ -76,34 +115,97 @@ export const products = new Hono<Environment>()
     '/:id',
     valid('param', ProductPath),
     withoutQuery,
+    valid('header', Preconditions),
     readJson('application/merge-patch+json', 'application/json'),
     valid('json', ProductPatch),
     async (c) => {
       const { id } = c.req.valid('param')
       const patch = c.req.valid('json')
-      return answer(c, await c.var.database.write((sql) => repository.change(sql, id, patch)))
+      const condition = conditionOf(c.req.valid('header'))
+      const written = await c.var.database.write(
+        async (sql) =>
+          (await repository.change(sql, id, patch, condition)) ?? whyNot(sql, id, condition),
+      )
+      return answer(c, written)
     },
   )
 
-  .delete('/:id', valid('param', ProductPath), withoutQuery, async (c) => {
-    const { id } = c.req.valid('param')
-    const removed = await c.var.database.write((sql) => repository.remove(sql, id))
-    if (!removed) throw notFound()
-    return c.body(null, 204)
-  })
+  .delete(
+    '/:id',
+    valid('param', ProductPath),
+    withoutQuery,
+    valid('header', Preconditions),
+    async (c) => {
+      const { id } = c.req.valid('param')
+      const condition = conditionOf(c.req.valid('header'))
+      await c.var.database.write(
+        async (sql) => (await repository.remove(sql, id, condition)) ?? whyNot(sql, id, condition),
+      )
+      return c.body(null, 204)
+    },
+  )
 
-function answer(
-  c: Context,
-  product: repository.StoredProduct | undefined,
-  status: 200 | 201 = 200,
-) {
+  .post(
+    '/:id/stock',
+    valid('param', ProductPath),
+    withoutQuery,
+    valid('header', Preconditions),
+    readJson('application/json'),
+    valid('json', StockChange),
+    (c) => {
+      const { id } = c.req.valid('param')
+      const { delta } = c.req.valid('json')
+      const condition = conditionOf(c.req.valid('header'))
+      return answerOnce(c, 'write', async (sql) => {
+        const product =
+          (await repository.adjustStock(sql, id, delta, condition)) ??
+          (await whyNot(sql, id, condition, outOfStock(delta)))
+        const headers = { ...JSON_TYPE, etag: etag(product) }
+        return { status: 200, headers, body: product.json }
+      })
+    },
+  )
+
+/** Says why nothing was written. Asked afterwards, on the way of a failure only. */
+async function whyNot(
+  sql: Sql,
+  id: number,
+  condition: Condition,
+  otherwise = changed(),
+): Promise<never> {
+  const product = await repository.find(sql, id)
   if (!product) throw notFound()
-  return c.body(product.json, status, {
-    'content-type': 'application/json',
-    etag: `"${product.version}"`,
-  })
+  const { version } = product
+  throw matches(condition, version) && isNew(condition, version) ? otherwise : changed()
 }
+
+function answer(c: Context, product: repository.StoredProduct) {
+  return c.body(product.json, 200, { ...JSON_TYPE, etag: etag(product) })
+}
+
+const etag = ({ version }: { version: number }) => `"${version}"`
 
 function notFound() {
   return new Problem('not_found', 'There is no product with this id.')
+}
+
+function changed() {
+  return new Problem('precondition_failed', 'The product is in another version than asked for.')
+}
+
+function outOfStock(delta: number) {
+  if (delta < 0)
+    return new Problem('insufficient_stock', 'There is less in stock than to be taken.')
+  const detail = `would make the stock larger than ${LARGEST_STOCK}`
+  return new Problem('conflict', `delta ${detail}.`, {
+    faults: [{ pointer: '#/delta', code: 'too_big', detail }],
+  })
+}
+
+/** Of a bulk: `rows` are those that no product could be made of. */
+function skusTaken(rows: number[]) {
+  const { code, detail } = productConstraints['products_sku_key']!
+  return new Problem('conflict', `sku ${detail}.`, {
+    faults: rows.slice(0, MOST_FAULTS).map((row) => ({ pointer: `#/${row}/sku`, code, detail })),
+  })
 }

@@ -157,6 +157,7 @@ export function expectProblem(response: Response, status: number, code: string):
   })
   expect(response.status).toBe(status)
   expect(headers['content-type']).toBe('application/problem+json')
+  expect(headers['x-content-type-options']).toBe('nosniff')
   expect(text).not.toMatch(inner)
   if (owed[status]) expect(headers).toHaveProperty(owed[status])
   for (const fault of body.errors ?? []) {
