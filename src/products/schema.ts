@@ -75,8 +75,11 @@ const json = z
     })
   })
 const attributes = json.refine(
-  (value) => new TextEncoder().encode(JSON.stringify(value)).length <= MOST_ATTRIBUTES_BYTES,
-  rule('too_big', `must be at most ${MOST_ATTRIBUTES_BYTES} bytes of compact JSON`),
+  (value) => storedBytes(value) <= MOST_ATTRIBUTES_BYTES,
+  rule(
+    'too_big',
+    `must be at most ${MOST_ATTRIBUTES_BYTES} bytes of compact JSON, numbers written out`,
+  ),
 )
 
 /** The server's own fields: taken, so that what was read can be sent back, and not looked at. */
@@ -211,6 +214,28 @@ function withoutServerFields<T extends Partial<Record<keyof typeof serverFields,
 
 function isObject(value: unknown): boolean {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** The size as the table counts it: compact, in UTF-8, and numbers without exponents. */
+function storedBytes(value: JsonObject): number {
+  const text = JSON.stringify(value)
+  const bytes = new TextEncoder().encode(text).length
+  return /\de[+-]/.test(text) ? bytes + digitsOfExponents(value) : bytes
+}
+
+/** How many characters PostgreSQL adds when it writes the numbers out: 1e+30 gets 31 digits. */
+function digitsOfExponents(value: Json): number {
+  if (typeof value === 'number') {
+    const [, sign, decimals, exponent] = /^(-?)\d\.?(\d*)e(.+)$/.exec(String(value)) ?? []
+    if (exponent === undefined) return 0
+    const power = Number(exponent)
+    const written = power > 0 ? power + 1 : '0.'.length + decimals!.length - power
+    return sign!.length + written - String(value).length
+  }
+  if (typeof value !== 'object' || value === null) return 0
+  let digits = 0
+  for (const member of Object.values(value)) digits += digitsOfExponents(member)
+  return digits
 }
 
 type Rule = ReturnType<typeof rule>
