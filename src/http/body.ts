@@ -16,7 +16,11 @@ export function readJson(...mediaTypes: string[]): MiddlewareHandler {
   }
 }
 
-function checkMediaType(c: Context, mediaTypes: string[]) {
+/**
+ * @returns the one of `mediaTypes` that the body is
+ * @throws {Problem} `unsupported_media_type`
+ */
+export function checkMediaType(c: Context, mediaTypes: string[]): string {
   const [mediaType, ...parameters] = (c.req.header('content-type') ?? '')
     .toLowerCase()
     .split(';')
@@ -36,6 +40,7 @@ function checkMediaType(c: Context, mediaTypes: string[]) {
       },
     )
   }
+  return mediaType!
 }
 
 async function readBytes(request: Request): Promise<ArrayBuffer> {

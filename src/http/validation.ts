@@ -6,7 +6,7 @@ import { type Fault, Problem } from './problem.ts'
 type Target = 'json' | 'query' | 'param' | 'header'
 
 /** An answer that names a hundred faults helps; one that names a hundred thousand is an attack. */
-const MOST_FAULTS = 100
+export const MOST_FAULTS = 100
 
 /**
  * Checks a part of the request against a schema. The handler gets the value by `c.req.valid(target)`.
@@ -27,7 +27,8 @@ export const withoutQuery = valid('query', z.strictObject({}))
 /** For `refine`: a rule of our own, with the code that the client is told. */
 export const rule = (code: string, detail: string) => ({ error: detail, params: { code } })
 
-function toFaults(target: Target, issue: z.core.$ZodIssue, input: unknown): Fault[] {
+/** What the client is told of an issue that zod found in `input`. */
+export function toFaults(target: Target, issue: z.core.$ZodIssue, input: unknown): Fault[] {
   if (issue.code === 'unrecognized_keys') {
     return issue.keys.map((key) => ({
       ...place(target, [...issue.path, key]),

@@ -9,6 +9,12 @@ export interface StoredProduct {
   json: string
 }
 
+/** What the API shows of a product, in its order. */
+export const fields = [
+  ...['id', 'sku', 'name', 'description', 'price', 'currency', 'stock', 'attributes', 'version'],
+  ...['created_at', 'updated_at'],
+]
+
 /** The columns of the API, in its order; the times in RFC 3339 whatever the session's time zone. */
 const columns = (sql: Sql) => sql`
   id, sku, name, description, price, currency, stock, attributes, version,
@@ -114,4 +120,81 @@ export async function change(
 export async function remove(sql: Sql, id: number): Promise<boolean> {
   const rows = await sql<{ id: number }[]>`delete from products where id = ${id} returning id`
   return rows.length > 0
+}
+
+export interface ImportedRows {
+  inserted: number
+  updated: number
+  /** Those that were not written; `own` tells that it was this transaction which took the sku. */
+  refused: { sku: string; own: boolean }[]
+}
+
+/**
+ * Writes a batch of an import, no sku twice in it. A row whose sku is taken is not written, or
+ * replaces the other with `replace`, unless that one was written by this very transaction.
+ * @param rows a JSON array of {@link NewProduct}
+ */
+export async function importRows(sql: Sql, rows: string, replace: boolean): Promise<ImportedRows> {
+  const own = sql`products.xmin = pg_current_xact_id()::xid`
+  const action = replace
+    ? sql`
+        update set
+          name = excluded.name, description = excluded.description, price = excluded.price,
+          currency = excluded.currency, stock = excluded.stock, attributes = excluded.attributes
+        where not ${own}`
+    : sql`nothing`
+  // A row that was there before has been locked by this transaction, which is then its xmax.
+  const [result] = await sql<[ImportedRows]>`
+    with row as materialized (
+      select * from jsonb_to_recordset((${rows}::text)::jsonb) as row (
+        sku text collate "C", name text, description text, price numeric, currency text,
+        stock integer, attributes jsonb)
+    ), written as (
+      insert into products (sku, name, description, price, currency, stock, attributes)
+      select sku, name, description, price, currency, stock, attributes from row
+      on conflict (sku) do ${action}
+      returning sku, xmax = 0 as inserted
+    )
+    select
+      (select count(*) from written where inserted)::integer as inserted,
+      (select count(*) from written where not inserted)::integer as updated,
+      (select coalesce(json_agg(json_build_object('sku', sku, 'own', exists (
+                select from products where products.sku = row.sku and ${own}))), '[]')
+       from row
+       where sku is not null and sku not in (select sku from written where sku is not null)
+      ) as refused`
+  return result
+}
+
+/** All that a transaction reads is from one moment. To be called before it reads anything. */
+export async function keepSnapshot(sql: Sql): Promise<void> {
+  await sql`set transaction isolation level repeatable read, read only`
+}
+
+/** Of an export: so many products are in memory at once, of some 50 kB each at most. */
+const EXPORT_BATCH = 500
+
+/**
+ * The next products of an export in the order of their ids, each on a line of its own: as JSON, or as
+ * CSV with every text in quotes, so that an empty field is a null.
+ * @returns the id of the last one; null, and no text, when there are no more
+ */
+export async function exportBatch(
+  sql: Sql,
+  format: 'ndjson' | 'csv',
+  after: number,
+): Promise<{ text: string; last: number } | { last: null }> {
+  const quoted = (text: ReturnType<Sql>) => sql`'"' || replace(${text}, '"', '""') || '"'`
+  const line =
+    format === 'ndjson'
+      ? sql`row_to_json(product)::text`
+      : sql`concat_ws(',', id, coalesce(${quoted(sql`sku`)}, ''), ${quoted(sql`name`)},
+                coalesce(${quoted(sql`description`)}, ''), price, currency, stock,
+                ${quoted(sql`attributes::text`)}, version, created_at, updated_at)`
+  const [batch] = await sql<[{ text: string; last: number } | { last: null }]>`
+    with product as (
+      select ${columns(sql)} from products where id > ${after} order by id limit ${EXPORT_BATCH}
+    )
+    select string_agg(${line} || E'\n', '' order by id) as text, max(id) as last from product`
+  return batch
 }

@@ -14,6 +14,7 @@ import {
   ProductPath,
   ProductQuery,
 } from './schema.ts'
+import { transfer } from './transfer.ts'
 
 /** What a cursor of the list belongs to. */
 const LIST = 'products -id'
@@ -53,6 +54,8 @@ export const products = new Hono<Environment>()
     c.header('location', `/products/${product.id}`)
     return answer(c, product, 201)
   })
+
+  .route('/', transfer)
 
   .get('/:id', valid('param', ProductPath), withoutQuery, async (c) => {
     const { id } = c.req.valid('param')

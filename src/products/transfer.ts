@@ -1,0 +1,257 @@
+// Import and export: any number of products, streamed, in one transaction and in bounded memory.
+import { Hono } from 'hono'
+import { accepts } from 'hono/accepts'
+import { z } from 'zod'
+import type { Sql } from '../database/connection.ts'
+import { checkMediaType } from '../http/body.ts'
+import { readCsv } from '../http/csv.ts'
+import type { Environment } from '../http/environment.ts'
+import { type Body, discardRest, type Line, readLines } from '../http/lines.ts'
+import { type Fault, Problem } from '../http/problem.ts'
+import { streamText } from '../http/stream.ts'
+import { MOST_FAULTS, toFaults, valid, withoutQuery } from '../http/validation.ts'
+import * as repository from './repository.ts'
+import { NewProduct, productConstraints } from './schema.ts'
+
+const NDJSON = 'application/x-ndjson'
+const CSV = 'text/csv'
+
+const MOST_BATCH_ROWS = 1000
+const MOST_BATCH_CHARACTERS = 1024 * 1024
+
+const ImportQuery = z.strictObject({
+  on_conflict: z.literal('sku', 'must be sku').optional(),
+})
+
+export const transfer = new Hono<Environment>()
+
+  .post('/import', valid('query', ImportQuery), async (c) => {
+    const mediaType = checkMediaType(c, [NDJSON, CSV])
+    const replace = c.req.valid('query').on_conflict === 'sku'
+    const { body, signal } = c.req.raw
+    try {
+      const counts = await c.var.database.transfer(
+        (sql) => importProducts(sql, readProducts(body, mediaType), replace),
+        signal,
+      )
+      return c.json(counts)
+    } catch (error) {
+      await discardRest(body)
+      throw error
+    }
+  })
+
+  .get('/export', withoutQuery, async (c) => {
+    const type = accepts(c, { header: 'Accept', supports: [NDJSON, CSV, '*/*'], default: '' })
+    if (type === '') throw new Problem('not_acceptable', `The export is ${NDJSON} or ${CSV}.`)
+    const format = type === CSV ? 'csv' : 'ndjson'
+    c.header('content-type', format === 'csv' ? `${CSV}; charset=utf-8; header=present` : NDJSON)
+    c.header('content-disposition', `attachment; filename="products.${format}"`)
+    c.header('vary', 'accept')
+    if (c.req.method === 'HEAD') return c.body(null)
+    return c.body(
+      await streamText(c, (write, signal) =>
+        c.var.database.transfer(async (sql) => {
+          await repository.keepSnapshot(sql)
+          if (format === 'csv') await write(`${repository.fields.join()}\n`)
+          let last = 0
+          for (;;) {
+            const batch = await repository.exportBatch(sql, format, last)
+            if (batch.last === null) return
+            await write(batch.text)
+            last = batch.last
+          }
+        }, signal),
+      ),
+    )
+  })
+
+/** A product as it was sent, or what is wrong with its line. */
+export type Row = { line: number } & ({ input: unknown } | { fault: Omit<Fault, 'line'> })
+
+export interface Counts {
+  inserted: number
+  updated: number
+}
+
+/**
+ * Writes every row, or none. What comes after a fault is still written, though it will be taken
+ * back: only the table knows which skus are taken, by others or by an earlier line.
+ * @param replace whether a product whose sku is known is replaced, as by PUT
+ * @throws {Problem} `validation` or `conflict`, with the first 100 faults
+ */
+export async function importProducts(
+  sql: Sql,
+  bunches: AsyncIterable<Row[]>,
+  replace: boolean,
+): Promise<Counts> {
+  const faults: Fault[] = []
+  const counts: Counts = { inserted: 0, updated: 0 }
+  let invalid = false
+  let batch = newBatch()
+  /** One batch is written while the next is read. */
+  let writing = Promise.resolve()
+
+  const write = async ({ rows, lines }: Batch) => {
+    const result = await repository.importRows(sql, `[${rows.join()}]`, replace)
+    counts.inserted += result.inserted
+    counts.updated += result.updated
+    for (const { sku, own } of result.refused) {
+      const line = lines.get(sku)!
+      if (own) tellTwice(line)
+      else faults.push({ line, pointer: '#/sku', ...taken })
+    }
+  }
+  const tellTwice = (line: number) => {
+    invalid = true
+    faults.push({ line, pointer: '#/sku', code: 'duplicate', detail: 'is that of an earlier line' })
+  }
+  const flush = async () => {
+    await writing
+    const full = batch
+    batch = newBatch()
+    writing = full.rows.length > 0 ? write(full) : Promise.resolve()
+    writing.catch(() => {}) // it is awaited when the next batch is full
+  }
+
+  reading: for await (const bunch of bunches) {
+    for (const row of bunch) {
+      const { line } = row
+      const { product, faults: found } = check(row)
+      if (!product) {
+        invalid = true
+        faults.push(...found.map((fault) => ({ line, ...fault })))
+      } else if (product.sku !== null && batch.lines.has(product.sku)) {
+        tellTwice(line)
+      } else {
+        if (product.sku !== null) batch.lines.set(product.sku, line)
+        const json = JSON.stringify(product)
+        batch.rows.push(json)
+        batch.characters += json.length
+        if (batch.rows.length >= MOST_BATCH_ROWS || batch.characters >= MOST_BATCH_CHARACTERS) {
+          await flush()
+        }
+      }
+      if (faults.length >= MOST_FAULTS) break reading
+    }
+  }
+  await flush()
+  await writing
+  if (faults.length === 0) return counts
+  faults.sort((one, other) => one.line! - other.line!)
+  const detail = 'Lines of the import were refused; nothing of it was kept.'
+  throw new Problem(invalid ? 'validation' : 'conflict', detail, {
+    faults: faults.slice(0, MOST_FAULTS),
+  })
+}
+
+const { field: _, ...taken } = productConstraints['products_sku_key']!
+
+interface Batch {
+  /** As JSON. */
+  rows: string[]
+  characters: number
+  /** Of each sku. */
+  lines: Map<string, number>
+}
+
+function newBatch(): Batch {
+  return { rows: [], characters: 0, lines: new Map() }
+}
+
+function check(row: Row): { product?: NewProduct; faults: Omit<Fault, 'line'>[] } {
+  if ('fault' in row) return { faults: [row.fault] }
+  const { data, error } = NewProduct.safeParse(row.input)
+  if (!error) return { product: data, faults: [] }
+  return { faults: error.issues.flatMap((issue) => toFaults('json', issue, row.input)) }
+}
+
+/** The rows of an import, in bunches as they come. */
+export function readProducts(
+  body: Body,
+  mediaType: string,
+  onChunk?: (chunk: Uint8Array) => void,
+): AsyncGenerator<Row[]> {
+  const lines = readLines(body, onChunk)
+  return mediaType === CSV ? readCsvProducts(lines) : readJsonProducts(lines)
+}
+
+async function* readJsonProducts(bunches: AsyncIterable<Line[]>): AsyncGenerator<Row[]> {
+  for await (const lines of bunches) {
+    yield lines.filter(({ text }) => text.trim() !== '').map(toRow)
+  }
+}
+
+function toRow({ number: line, text }: Line): Row {
+  try {
+    return { line, input: JSON.parse(text) }
+  } catch {
+    return { line, fault: { code: 'malformed', detail: 'is not valid JSON' } }
+  }
+}
+
+/** The header names the fields, in any order. */
+async function* readCsvProducts(lines: AsyncIterable<Line[]>): AsyncGenerator<Row[]> {
+  let header: string[] | undefined
+  for await (const records of readCsv(lines)) {
+    const rows: Row[] = []
+    for (const { line, fields } of records) {
+      if (!header) header = checkHeader(line, fields)
+      else if (!fields) rows.push({ line, fault: notCsv })
+      else if (fields.length !== header.length) {
+        const detail = `has ${fields.length} fields, the header ${header.length}`
+        rows.push({ line, fault: { code: 'malformed', detail } })
+      } else rows.push(toProduct(line, header, fields))
+    }
+    yield rows
+  }
+}
+
+const notCsv = { code: 'malformed', detail: 'is not valid CSV: a quote is out of place' }
+
+const knownFields = new Set(Object.keys(NewProduct.in.shape))
+const requiredFields = ['name', 'price']
+
+/** @throws {Problem} `validation` */
+function checkHeader(line: number, names: (string | undefined)[] | undefined): string[] {
+  const faults: Fault[] = []
+  const header = new Set<string>()
+  const tell = (name: string, code: string, detail: string) =>
+    faults.push({ line, pointer: `#/${encodeURIComponent(name.toWellFormed())}`, code, detail })
+  for (const name of names?.map((name = '') => name) ?? []) {
+    if (!knownFields.has(name)) tell(name, 'unknown', 'is not a field of this resource')
+    else if (header.has(name)) tell(name, 'duplicate', 'is named twice')
+    header.add(name)
+  }
+  if (!names) faults.push({ line, ...notCsv })
+  else {
+    for (const name of requiredFields) {
+      if (!header.has(name)) tell(name, 'required', 'is required')
+    }
+  }
+  if (faults.length > 0) {
+    throw new Problem('validation', `The header, line ${line}, does not name the fields.`, {
+      faults: faults.slice(0, MOST_FAULTS),
+    })
+  }
+  return [...header]
+}
+
+/** A product out of texts: what is no number or JSON stays text, and is refused as such. */
+function toProduct(line: number, header: string[], fields: (string | undefined)[]): Row {
+  const input: Record<string, unknown> = {}
+  for (const [index, name] of header.entries()) {
+    const text = fields[index]
+    if (text === undefined) continue
+    input[name] = name === 'stock' && /^-?\d+$/.test(text) ? Number(text) : text
+  }
+  if (typeof input['attributes'] === 'string') {
+    try {
+      input['attributes'] = JSON.parse(input['attributes'])
+    } catch {
+      const detail = 'is not valid JSON'
+      return { line, fault: { pointer: '#/attributes', code: 'malformed', detail } }
+    }
+  }
+  return { line, input }
+}
