@@ -2,7 +2,9 @@
 import { HTTPException } from 'hono/http-exception'
 import { beforeAll, expect, test } from 'vitest'
 import { createApp } from '../src/app.ts'
+import type { Place } from '../src/database/keyset.ts'
 import { encodeCursor } from '../src/http/page.ts'
+import { productList } from '../src/products/schema.ts'
 import { type Api, createApi, expectProblem, raw } from './support/api.ts'
 import { createDatabase, type TestDatabase } from './support/database.ts'
 import { openPool } from './support/pool.ts'
@@ -61,9 +63,17 @@ test.for([
 })
 
 test('a cursor with a right checksum and a wrong content is refused', async () => {
-  for (const key of [[], ['abc'], [1.5], [-5], [null], [{}], [1, 2], [2 ** 60]]) {
-    const cursor = encodeCursor({ direction: 'next', key }, 'products -id')
-    expectProblem(await api.get(`/products?cursor=${cursor}`), 400, 'malformed')
+  const { body } = await api.post('/products', { name: 'First', price: 1 })
+  const binding = productList.binding(productList.page.parse({}))
+  const answerTo = (way: unknown, key: unknown) =>
+    api.get(`/products?cursor=${encodeCursor({ way, key } as Place, binding)}`)
+  expect((await answerTo('from', [String(body.id)])).body.items).toEqual([body])
+  const wrongKeys = [[], ['abc'], ['1.5'], ['-5'], ['0'], [''], ['1', '2'], [String(2 ** 53)]]
+  for (const key of [...wrongKeys, [1], [null], [{}], [['1']], [true]]) {
+    expectProblem(await answerTo('after', key), 400, 'malformed')
+  }
+  for (const way of ['next', '', null, 1, {}, '__proto__']) {
+    expectProblem(await answerTo(way, ['1']), 400, 'malformed')
   }
 })
 

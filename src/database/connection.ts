@@ -31,6 +31,9 @@ export interface Sql {
   json(value: postgres.JSONValue): postgres.Parameter
 }
 
+/** A part of a statement, written with the tag and put into a template of it; nothing to be awaited. */
+export type Fragment = postgres.PendingQuery<postgres.Row[]>
+
 export interface ConnectionOptions {
   address: DatabaseAddress
   connectTimeoutMs: number

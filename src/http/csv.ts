@@ -80,7 +80,7 @@ function parseSpans(spans: Span[]): { records: CsvRecord[]; fault?: CsvError } {
     records.push({ line: spans[records.length]![0]!.number, fields })
     return null
   }
-  const text = spans.flatMap((span) => span.map((line) => line.text)).join('\n')
+  const text = spans.flatMap((span) => span.map((line) => `${line.text}\n`)).join('')
   try {
     parse(text, { ...options, on_record })
   } catch (error) {

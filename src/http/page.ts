@@ -1,39 +1,91 @@
-// Pages: opaque cursors, and the links to the pages beside this one.
+// Pages: what is sent of a list, opaque cursors, and the links to the pages beside this one.
+import type { Context } from 'hono'
 import { z } from 'zod'
+import { isBackwards, type Place } from '../database/keyset.ts'
 import { Problem } from './problem.ts'
 
-/** A place in a list: the sort key of the row beside it, and the way to go from there. */
-export interface Cursor<Key extends unknown[]> {
-  direction: 'next' | 'prev'
-  key: Key
+/** One row of a list. */
+export interface Row {
+  json: string
+  /** Its sort key, as the text of a JSON array. */
+  key: string
+}
+
+export interface Page {
+  /** Read away from `place`: one more than `limit` when there are more. */
+  rows: Row[]
+  limit: number
+  place: Place | undefined
+  /** What its cursors belong to, such as sort and filters. */
+  binding: string
+  total: number | undefined
+  /** What the total is. */
+  count: 'exact' | 'estimated' | undefined
 }
 
 const VERSION = 1
-const Direction = z.enum(['next', 'prev'])
+const Way = z.enum(['after', 'before', 'from', 'to'])
+/** A client takes some 16 kB of headers, a proxy often less. What is longer is in the body alone. */
+const LONGEST_LINKS = 8192
 
-/** `query` is what the cursor belongs to, such as its sort and filters; with another it is refused. */
-export function encodeCursor(cursor: Cursor<unknown[]>, query: string): string {
-  const payload = JSON.stringify([VERSION, cursor.direction, ...cursor.key])
-  const bytes = new TextEncoder().encode(`${checksum(query + payload)}${payload}`)
-  return btoa(String.fromCharCode(...bytes))
-    .replaceAll('+', '-')
-    .replaceAll('/', '_')
-    .replaceAll('=', '')
+export function pageResponse(c: Context, page: Page): Response {
+  const { total, count } = page
+  const back = isBackwards(page.place)
+  const read = page.rows.slice(0, page.limit)
+  const items = back ? read.toReversed() : read
+  const cursors = cursorsOf(page, items)
+  const json =
+    `{"items":[${items.map((item) => item.json).join(',')}],` +
+    `"next_cursor":${JSON.stringify(cursors.next)},"prev_cursor":${JSON.stringify(cursors.prev)}` +
+    `${count ? `,"total":${total},"total_is":"${count}"` : ''}}`
+  return c.body(json, 200, {
+    'content-type': 'application/json',
+    ...pageLinks(c.req.url, cursors),
+  })
 }
 
-/** @throws {Problem} `malformed`, when it is not one of ours, or was made for another query */
-export function decodeCursor<Key extends unknown[]>(
+function cursorsOf({ rows, limit, place, binding }: Page, items: Row[]) {
+  const more = rows.length > limit
+  const back = isBackwards(place)
+  const [first, last] = [items[0], items.at(-1)]
+  const encode = (way: Place['way'], key: Place['key']) => encodeCursor({ way, key }, binding)
+  const keyOf = (row: Row): Place['key'] => JSON.parse(row.key)
+  const next = () => (last ? encode('after', keyOf(last)) : turn(place!))
+  const prev = () => (first ? encode('before', keyOf(first)) : turn(place!))
+  /** From a page whose rows are gone, back to what its place divides it from. */
+  const turn = ({ way, key }: Place) => encode(opposite[way], key)
+  return {
+    next: back || more ? next() : null,
+    prev: (back ? more : place !== undefined) ? prev() : null,
+  }
+}
+
+/** The other side of a place. */
+const opposite = { after: 'to', to: 'after', before: 'from', from: 'before' } as const
+
+/** `binding` is what the cursor belongs to, such as sort and filters; with another it is refused. */
+export function encodeCursor({ way, key }: Place, binding: string): string {
+  return encode([VERSION, way, ...key], binding)
+}
+
+/**
+ * @param toKey checks the values of a key, and throws
+ * @throws {Problem} `malformed`, when it is not one of ours, or was made for another query
+ */
+export function decodeCursor(
   text: string,
-  query: string,
-  key: z.ZodType<Key>,
-): Cursor<Key> {
+  binding: string,
+  toKey: (values: unknown[]) => Place['key'],
+): Place {
   try {
     const binary = atob(text.replaceAll('-', '+').replaceAll('_', '/'))
     const decoded = new TextDecoder().decode(Uint8Array.from(binary, (char) => char.charCodeAt(0)))
-    const [, direction, ...values] = JSON.parse(decoded.slice(decoded.indexOf('[')))
-    // The checksum is no secret, so what it vouches for is still input.
-    const cursor = { direction: Direction.parse(direction), key: key.parse(values) }
-    if (encodeCursor(cursor, query) === text) return cursor
+    const payload: unknown[] = JSON.parse(decoded.slice(decoded.indexOf('[')))
+    const [version, way, ...values] = payload
+    if (version === VERSION && encode(payload, binding) === text) {
+      // The checksum is no secret, so what it vouches for is still input.
+      return { way: Way.parse(way), key: toKey(values) }
+    }
   } catch {
     // Not base64, not JSON, not a key: told below.
   }
@@ -43,8 +95,17 @@ export function decodeCursor<Key extends unknown[]>(
   )
 }
 
+function encode(payload: unknown[], binding: string): string {
+  const json = JSON.stringify(payload)
+  const bytes = new TextEncoder().encode(`${checksum(binding + json)}${json}`)
+  return btoa(String.fromCharCode(...bytes))
+    .replaceAll('+', '-')
+    .replaceAll('/', '_')
+    .replaceAll('=', '')
+}
+
 /** The `Link` header (RFC 8288) of a page; without a host, so that it holds behind any proxy that keeps the path. */
-export function pageLinks(url: string, cursors: { next: string | null; prev: string | null }) {
+function pageLinks(url: string, cursors: { next: string | null; prev: string | null }) {
   const links: string[] = []
   for (const relation of ['next', 'prev'] as const) {
     const cursor = cursors[relation]
@@ -53,7 +114,8 @@ export function pageLinks(url: string, cursors: { next: string | null; prev: str
     searchParams.set('cursor', cursor)
     links.push(`<${pathname}?${searchParams.toString()}>; rel="${relation}"`)
   }
-  return links.length > 0 ? { link: links.join(', ') } : undefined
+  const link = links.join(', ')
+  return link !== '' && link.length <= LONGEST_LINKS ? { link } : undefined
 }
 
 /** FNV-1a, to see that a cursor was not changed; nothing secret depends on it. */

@@ -27,6 +27,15 @@ export const withoutQuery = valid('query', z.strictObject({}))
 /** For `refine`: a rule of our own, with the code that the client is told. */
 export const rule = (code: string, detail: string) => ({ error: detail, params: { code } })
 
+/** PostgreSQL holds any text but U+0000 and halves of surrogate pairs. */
+export const isStorable = (text: string) => !text.includes('\0') && text.isWellFormed()
+export const storable = rule('invalid_characters', 'must hold neither U+0000 nor lone surrogates')
+
+/** Characters are code points: 😀 is one here and in PostgreSQL, though two for JavaScript. */
+export const hasAtMost = (most: number) => (text: string) =>
+  text.length <= most || (text.length <= 2 * most && Array.from(text).length <= most)
+export const atMost = (most: number) => rule('too_big', `must have at most ${most} characters`)
+
 /** What the client is told of an issue that zod found in `input`. */
 export function toFaults(target: Target, issue: z.core.$ZodIssue, input: unknown): Fault[] {
   if (issue.code === 'unrecognized_keys') {

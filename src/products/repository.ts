@@ -1,6 +1,11 @@
 // Every statement on the table `products`. PostgreSQL writes the JSON, so no decimal and no microsecond is lost.
-import type { Sql } from '../database/connection.ts'
-import type { NewProduct, ProductPatch } from './schema.ts'
+import type { Fragment, Sql } from '../database/connection.ts'
+import { type Column, type Columns, matching } from '../database/filters.ts'
+import { commaList, keyset, type Place } from '../database/keyset.ts'
+import type { NewProduct, ProductPage, ProductPatch, ProductSelection } from './schema.ts'
+
+type ListedField = ProductSelection['filters'][number]['field']
+type ShownField = NonNullable<ProductPage['fields']>[number]
 
 /** A product with its JSON as the API shows it. */
 export interface StoredProduct {
@@ -9,17 +14,60 @@ export interface StoredProduct {
   json: string
 }
 
-/** What the API shows of a product, in its order. */
-export const fields = [
-  ...['id', 'sku', 'name', 'description', 'price', 'currency', 'stock', 'attributes', 'version'],
-  ...['created_at', 'updated_at'],
-]
+/** One of a list, with its sort key as the text of a JSON array. */
+export interface ListedProduct {
+  json: string
+  key: string
+}
 
-/** The columns of the API, in its order; the times in RFC 3339 whatever the session's time zone. */
+/** RFC 3339, whatever the session's time zone. */
+const rfc3339 = (sql: Sql, time: Fragment) =>
+  sql`to_char(${time} at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`
+
+/** The columns of the API, in its order. */
 const columns = (sql: Sql) => sql`
   id, sku, name, description, price, currency, stock, attributes, version,
-  to_char(created_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as created_at,
-  to_char(updated_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as updated_at`
+  ${rfc3339(sql, sql`created_at`)} as created_at,
+  ${rfc3339(sql, sql`updated_at`)} as updated_at`
+
+/** What lists may be filtered and sorted by. */
+const listed: Columns<ListedField> = {
+  id: (sql) => ({ column: sql`id`, type: sql`bigint` }),
+  name: (sql) => ({ column: sql`name`, type: sql`text` }),
+  sku: (sql) => ({ column: sql`sku`, type: sql`text`, nullable: true }),
+  price: (sql) => ({ column: sql`price`, type: sql`numeric` }),
+  currency: (sql) => ({ column: sql`currency`, type: sql`text` }),
+  stock: (sql) => ({ column: sql`stock`, type: sql`integer` }),
+  created_at: (sql) => timeColumn(sql, sql`created_at`),
+  updated_at: (sql) => timeColumn(sql, sql`updated_at`),
+}
+
+const timeColumn = (sql: Sql, column: Fragment): Column => ({
+  column,
+  type: sql`timestamptz`,
+  text: rfc3339(sql, column),
+})
+
+const names: Record<ShownField, (sql: Sql) => Fragment> = {
+  id: (sql) => sql`id`,
+  sku: (sql) => sql`sku`,
+  name: (sql) => sql`name`,
+  description: (sql) => sql`description`,
+  price: (sql) => sql`price`,
+  currency: (sql) => sql`currency`,
+  stock: (sql) => sql`stock`,
+  attributes: (sql) => sql`attributes`,
+  version: (sql) => sql`version`,
+  created_at: (sql) => sql`created_at`,
+  updated_at: (sql) => sql`updated_at`,
+}
+
+/** Some of the columns of the API. */
+const only = (sql: Sql, fields: ShownField[]) =>
+  commaList(
+    sql,
+    fields.map((field) => names[field](sql)),
+  )
 
 /** @throws {DatabaseError} `conflict`, when the sku is taken */
 export async function create(sql: Sql, product: NewProduct): Promise<StoredProduct> {
@@ -43,25 +91,58 @@ export async function find(sql: Sql, id: number): Promise<StoredProduct | undefi
   return rows[0]
 }
 
+/** The condition of the products that filters and `q` select; for any statement on the table. */
+export function selected(sql: Sql, { filters, q }: ProductSelection): Fragment {
+  const condition = matching(sql, listed, filters)
+  if (q === undefined) return condition
+  // As it stands in the index.
+  return sql`${condition}
+    and to_words(name || ' ' || coalesce(sku, '') || ' ' || coalesce(description, '')) @@ to_search(${q})`
+}
+
 /**
- * The products on one side of an id, newest first: those below it on the way to the next page,
- * those above it on the way back. One more than `limit` is returned when there are more.
+ * The products beyond a place, in the order of the walk, one more than `limit` when there are more;
+ * and how many are selected, if that is asked for.
+ *
+ * The limit is a parameter like any other. PostgreSQL plans a statement for its very values as long as
+ * a plan for any values looks dearer to it, and one for any limit does: it reckons with a tenth of the
+ * rows. So each `q` is planned by how common its words are, the tenth time on a connection, too.
  */
 export async function list(
   sql: Sql,
-  page: { limit: number; below?: number | undefined; above?: number | undefined },
-): Promise<StoredProduct[]> {
-  const { limit, below, above } = page
-  return sql<StoredProduct[]>`
-    with product as (
-      select ${columns(sql)}
-      from products
-      ${below === undefined ? sql`` : sql`where id < ${below}`}
-      ${above === undefined ? sql`` : sql`where id > ${above}`}
-      order by id ${above === undefined ? sql`desc` : sql`asc`}
-      limit ${limit + 1}
-    )
-    select id, version, row_to_json(product)::text as json from product order by id desc`
+  request: ProductPage,
+  place: Place | undefined,
+): Promise<{ rows: ListedProduct[]; total: number | undefined }> {
+  const { limit, sort, fields, count } = request
+  const { beyond, order, key } = keyset(sql, listed, sort, place)
+  const whole = sql`select ${columns(sql)}`
+  const product = fields ? sql`select ${only(sql, fields)} from (${whole}) as whole` : whole
+  const total = sql`(select count(*) from products where ${selected(sql, request)})`
+  const rows = await sql<(ListedProduct & { total: number | null })[]>`
+    select (select row_to_json(product)::text from (${product}) as product) as json,
+           ${key} as key,
+           ${count === 'exact' ? total : sql`null::bigint`} as total
+    from products
+    where ${selected(sql, request)} and ${beyond}
+    order by ${order}
+    limit ${limit + 1}`
+  if (count === 'estimated') return { rows, total: await estimate(sql, request) }
+  if (count === undefined) return { rows, total: undefined }
+  return { rows, total: rows[0]?.total ?? (await countAll(sql, request)) }
+}
+
+/** How many are selected, where there is no row to say it: all of them are read. */
+async function countAll(sql: Sql, selection: ProductSelection): Promise<number> {
+  const rows = await sql<{ count: number }[]>`
+    select count(*) from products where ${selected(sql, selection)}`
+  return rows[0]!.count
+}
+
+/** How many are selected, as the planner thinks: none is read. */
+async function estimate(sql: Sql, selection: ProductSelection): Promise<number> {
+  const rows = await sql<{ 'QUERY PLAN': [{ Plan: { 'Plan Rows': number } }] }[]>`
+    explain (format json) select from products where ${selected(sql, selection)}`
+  return rows[0]!['QUERY PLAN'][0].Plan['Plan Rows']
 }
 
 /** @throws {DatabaseError} `conflict`, when the sku is taken */
@@ -171,6 +252,9 @@ export async function keepSnapshot(sql: Sql): Promise<void> {
   await sql`set transaction isolation level repeatable read, read only`
 }
 
+/** The first line of an export as CSV. */
+export const csvHeader = `${Object.keys(names).join()}\n`
+
 /** Of an export: so many products are in memory at once, of some 50 kB each at most. */
 const EXPORT_BATCH = 500
 
@@ -182,9 +266,10 @@ const EXPORT_BATCH = 500
 export async function exportBatch(
   sql: Sql,
   format: 'ndjson' | 'csv',
+  selection: ProductSelection,
   after: number,
 ): Promise<{ text: string; last: number } | { last: null }> {
-  const quoted = (text: ReturnType<Sql>) => sql`'"' || replace(${text}, '"', '""') || '"'`
+  const quoted = (text: Fragment) => sql`'"' || replace(${text}, '"', '""') || '"'`
   const line =
     format === 'ndjson'
       ? sql`row_to_json(product)::text`
@@ -193,7 +278,11 @@ export async function exportBatch(
                 ${quoted(sql`attributes::text`)}, version, created_at, updated_at)`
   const [batch] = await sql<[{ text: string; last: number } | { last: null }]>`
     with product as (
-      select ${columns(sql)} from products where id > ${after} order by id limit ${EXPORT_BATCH}
+      select ${columns(sql)}
+      from products
+      where ${selected(sql, selection)} and id > ${after}
+      order by id
+      limit ${EXPORT_BATCH}
     )
     select string_agg(${line} || E'\n', '' order by id) as text, max(id) as last from product`
   return batch

@@ -1,7 +1,9 @@
 // What a product is: the rules of its fields, and which field each constraint of the table speaks of.
 import { z } from 'zod'
+import { defineList } from '../http/list.ts'
+import { parameter, textUpTo, time, wholeNumber } from '../http/parameters.ts'
 import type { ConstraintFaults } from '../http/problem.ts'
-import { rule } from '../http/validation.ts'
+import { atMost, hasAtMost, isStorable, rule, storable } from '../http/validation.ts'
 
 const MOST_ATTRIBUTES_BYTES = 16_384
 const DEEPEST_ATTRIBUTES = 100
@@ -12,16 +14,8 @@ const LARGEST_STOCK = 2_147_483_647
 type Json = string | number | boolean | null | Json[] | { [name: string]: Json }
 type JsonObject = { [name: string]: Json }
 
-/** PostgreSQL holds any text but U+0000 and halves of surrogate pairs. */
-const isStorable = (text: string) => !text.includes('\0') && text.isWellFormed()
-const storable = rule('invalid_characters', 'must hold neither U+0000 nor lone surrogates')
 const tooLarge = rule('too_big', 'is too large a number')
 const tooDeep = rule('too_deep', `must nest at most ${DEEPEST_ATTRIBUTES} levels`)
-
-/** Characters are code points: 😀 is one here and in PostgreSQL, though two for JavaScript. */
-const hasAtMost = (most: number) => (text: string) =>
-  text.length <= most || (text.length <= 2 * most && Array.from(text).length <= most)
-const atMost = (most: number) => rule('too_big', `must have at most ${most} characters`)
 
 const text = z.string('must be a string').refine(isStorable, storable)
 const sku = text
@@ -128,19 +122,38 @@ export const ProductPath = z.object({
     .transform((id) => (Number(id) <= Number.MAX_SAFE_INTEGER ? Number(id) : 0)),
 })
 
-export const ProductQuery = z.strictObject({
-  limit: z
-    .string('must be given once')
-    .regex(/^(0|[1-9]\d*)$/, { error: 'must be a whole number', abort: true })
-    .transform(Number)
-    .refine((limit) => limit >= 1, rule('too_small', 'must be at least 1'))
-    .refine((limit) => limit <= 100, rule('too_big', 'must be at most 100'))
-    .default(20),
-  cursor: z.string('must be given once').optional(),
+/** What `GET /products` takes, and the part of it that selects. */
+export const productList = defineList({
+  resource: 'products',
+  filters: {
+    id: wholeNumber(1, Number.MAX_SAFE_INTEGER),
+    name: textUpTo(200),
+    sku: textUpTo(64),
+    price: parameter.pipe(price as z.ZodType<string, string>),
+    stock: wholeNumber(0, LARGEST_STOCK),
+    created_at: time,
+    updated_at: time,
+    currency: parameter.pipe(currency),
+  },
+  sorts: ['id', 'name', 'sku', 'price', 'stock', 'created_at', 'updated_at'],
+  nullable: ['sku'],
+  fields: [
+    'id',
+    'sku',
+    'name',
+    'description',
+    'price',
+    'currency',
+    'stock',
+    'attributes',
+    'version',
+    'created_at',
+    'updated_at',
+  ],
+  searched: 'name, sku and description',
 })
-
-/** What a cursor of the list holds: the id of the product beside it. */
-export const ListKey = z.tuple([z.int().nonnegative()])
+export type ProductSelection = z.infer<typeof productList.selection>
+export type ProductPage = z.infer<typeof productList.page>
 
 /** A test holds this against the table: no constraint is without a field. */
 export const productConstraints: ConstraintFaults = {

@@ -9,9 +9,9 @@ import type { Environment } from '../http/environment.ts'
 import { type Body, discardRest, type Line, readLines } from '../http/lines.ts'
 import { type Fault, Problem } from '../http/problem.ts'
 import { streamText } from '../http/stream.ts'
-import { MOST_FAULTS, toFaults, valid, withoutQuery } from '../http/validation.ts'
+import { MOST_FAULTS, toFaults, valid } from '../http/validation.ts'
 import * as repository from './repository.ts'
-import { NewProduct, productConstraints } from './schema.ts'
+import { NewProduct, productConstraints, productList } from './schema.ts'
 
 const NDJSON = 'application/x-ndjson'
 const CSV = 'text/csv'
@@ -41,9 +41,10 @@ export const transfer = new Hono<Environment>()
     }
   })
 
-  .get('/export', withoutQuery, async (c) => {
+  .get('/export', valid('query', productList.selection), async (c) => {
     const type = accepts(c, { header: 'Accept', supports: [NDJSON, CSV, '*/*'], default: '' })
     if (type === '') throw new Problem('not_acceptable', `The export is ${NDJSON} or ${CSV}.`)
+    const selection = c.req.valid('query')
     const format = type === CSV ? 'csv' : 'ndjson'
     c.header('content-type', format === 'csv' ? `${CSV}; charset=utf-8; header=present` : NDJSON)
     c.header('content-disposition', `attachment; filename="products.${format}"`)
@@ -53,10 +54,10 @@ export const transfer = new Hono<Environment>()
       await streamText(c, (write, signal) =>
         c.var.database.transfer(async (sql) => {
           await repository.keepSnapshot(sql)
-          if (format === 'csv') await write(`${repository.fields.join()}\n`)
+          if (format === 'csv') await write(repository.csvHeader)
           let last = 0
           for (;;) {
-            const batch = await repository.exportBatch(sql, format, last)
+            const batch = await repository.exportBatch(sql, format, selection, last)
             if (batch.last === null) return
             await write(batch.text)
             last = batch.last
