@@ -28,6 +28,7 @@ export async function streamText(
   return new Promise((resolve, reject) => {
     let begun = false
     const write = async (text: string) => {
+      if (text === '') return // a chunk of no length would be the end of the transfer
       begun = true
       resolve(readable)
       await withPatience(writer.write(encoder.encode(text)))

@@ -268,7 +268,7 @@ export async function exportBatch(
   format: 'ndjson' | 'csv',
   selection: ProductSelection,
   after: number,
-): Promise<{ text: string; last: number } | { last: null }> {
+): Promise<{ text: string; last: number | null }> {
   const quoted = (text: Fragment) => sql`'"' || replace(${text}, '"', '""') || '"'`
   const line =
     format === 'ndjson'
@@ -276,7 +276,7 @@ export async function exportBatch(
       : sql`concat_ws(',', id, coalesce(${quoted(sql`sku`)}, ''), ${quoted(sql`name`)},
                 coalesce(${quoted(sql`description`)}, ''), price, currency, stock,
                 ${quoted(sql`attributes::text`)}, version, created_at, updated_at)`
-  const [batch] = await sql<[{ text: string; last: number } | { last: null }]>`
+  const [batch] = await sql<[{ text: string; last: number | null }]>`
     with product as (
       select ${columns(sql)}
       from products
@@ -284,6 +284,7 @@ export async function exportBatch(
       order by id
       limit ${EXPORT_BATCH}
     )
-    select string_agg(${line} || E'\n', '' order by id) as text, max(id) as last from product`
+    select coalesce(string_agg(${line} || E'\n', '' order by id), '') as text, max(id) as last
+    from product`
   return batch
 }

@@ -42,7 +42,9 @@ export const transfer = new Hono<Environment>()
   })
 
   .get('/export', valid('query', productList.selection), async (c) => {
-    const type = accepts(c, { header: 'Accept', supports: [NDJSON, CSV, '*/*'], default: '' })
+    const type = c.req.header('accept')
+      ? accepts(c, { header: 'Accept', supports: [NDJSON, CSV, '*/*'], default: '' })
+      : NDJSON
     if (type === '') throw new Problem('not_acceptable', `The export is ${NDJSON} or ${CSV}.`)
     const selection = c.req.valid('query')
     const format = type === CSV ? 'csv' : 'ndjson'
@@ -54,12 +56,10 @@ export const transfer = new Hono<Environment>()
       await streamText(c, (write, signal) =>
         c.var.database.transfer(async (sql) => {
           await repository.keepSnapshot(sql)
-          if (format === 'csv') await write(repository.csvHeader)
-          let last = 0
-          for (;;) {
+          let start = format === 'csv' ? repository.csvHeader : ''
+          for (let last: number | null = 0; last !== null; start = '') {
             const batch = await repository.exportBatch(sql, format, selection, last)
-            if (batch.last === null) return
-            await write(batch.text)
+            await write(start + batch.text)
             last = batch.last
           }
         }, signal),
@@ -67,8 +67,13 @@ export const transfer = new Hono<Environment>()
     )
   })
 
-/** A product as it was sent, or what is wrong with its line. */
-export type Row = { line: number } & ({ input: unknown } | { fault: Omit<Fault, 'line'> })
+/** A product as it was sent, and what is wrong with its line beyond that, if there is something. */
+export interface Row {
+  line: number
+  /** Undefined when the line could not be parsed. */
+  input?: unknown
+  fault?: Omit<Fault, 'line'>
+}
 
 export interface Counts {
   inserted: number
@@ -160,11 +165,12 @@ function newBatch(): Batch {
   return { rows: [], characters: 0, lines: new Map() }
 }
 
-function check(row: Row): { product?: NewProduct; faults: Omit<Fault, 'line'>[] } {
-  if ('fault' in row) return { faults: [row.fault] }
-  const { data, error } = NewProduct.safeParse(row.input)
-  if (!error) return { product: data, faults: [] }
-  return { faults: error.issues.flatMap((issue) => toFaults('json', issue, row.input)) }
+function check({ input, fault }: Row): { product?: NewProduct; faults: Omit<Fault, 'line'>[] } {
+  const faults = fault ? [fault] : []
+  if (fault && input === undefined) return { faults }
+  const { data, error } = NewProduct.safeParse(input)
+  if (!error) return fault ? { faults } : { product: data, faults }
+  return { faults: faults.concat(error.issues.flatMap((issue) => toFaults('json', issue, input))) }
 }
 
 /** The rows of an import, in bunches as they come. */
@@ -250,8 +256,9 @@ function toProduct(line: number, header: string[], fields: (string | undefined)[
     try {
       input['attributes'] = JSON.parse(input['attributes'])
     } catch {
+      delete input['attributes']
       const detail = 'is not valid JSON'
-      return { line, fault: { pointer: '#/attributes', code: 'malformed', detail } }
+      return { line, input, fault: { pointer: '#/attributes', code: 'malformed', detail } }
     }
   }
   return { line, input }

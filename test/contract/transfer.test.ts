@@ -1,10 +1,10 @@
 // Holds that any number of products goes in and comes out whole, or not at all, however bad the input.
 import { once } from 'node:events'
-import { connect } from 'node:net'
+import { readFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { expectProblem, product, type Api, type Response } from '../support/api.ts'
-import { backends, connect as connectTo, killBackends } from '../support/database.ts'
+import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { expectProblem, product, raw, type Api, type Response } from '../support/api.ts'
+import { blocked, connect as connectTo, killBackends, lockTable } from '../support/database.ts'
 import type { TestDatabase } from '../support/database.ts'
 import { startTarget, type Target } from '../support/target.ts'
 
@@ -43,6 +43,13 @@ async function count(): Promise<number> {
 async function rows() {
   return database.sql`
     select sku, name, description, price::text, currency, stock, attributes from products order by id`
+}
+
+/** The memory of the service, where it is a process of its own. */
+async function residentMegabytes() {
+  if (target.runtime !== 'node') return undefined
+  const status = await readFile(`/proc/${target.process.pid}/status`, 'utf8')
+  return Number(/VmRSS:\s+(\d+)/.exec(status)![1]) / 1024
 }
 
 /** How many statements or transactions of the service are open. */
@@ -247,5 +254,461 @@ describe('an import', () => {
     expect(told).toHaveLength(100)
     expect(told.slice(6, 9)).toEqual(['11 #/sku taken', '22 #/name required', '24 #/name required'])
     expect(told.at(-1)).toBe(`${22 + 2 * 92} #/name required`)
+  })
+})
+
+describe('an export', () => {
+  beforeEach(async () => {
+    expect((await importNdjson(ndjson(hard))).status).toBe(200)
+  })
+
+  test('shows every product as a page does, in the order of their ids', async () => {
+    const answer = await exported()
+    expect(answer.status).toBe(200)
+    expect(answer.headers).toMatchObject({
+      'content-type': 'application/x-ndjson',
+      'content-disposition': 'attachment; filename="products.ndjson"',
+      'x-request-id': expect.any(String),
+    })
+    const { text } = await api.get('/products?sort=id')
+    const lines = answer.text.split('\n')
+    expect(lines.pop()).toBe('')
+    expect(`{"items":[${lines.join(',')}],`).toBe(text.slice(0, text.indexOf('"next_cursor"')))
+  })
+
+  test('is CSV for who asks for that', async () => {
+    await database.sql`truncate products restart identity`
+    await api.post('/products', {
+      sku: 'A"1',
+      name: 'x\r\ny',
+      price: '1.5',
+      attributes: { a: 'ä' },
+    })
+    await api.post('/products', { name: ',', description: '', price: 0, stock: 7 })
+    const answer = await exported('text/csv')
+    expect(answer.headers).toMatchObject({
+      'content-type': 'text/csv; charset=utf-8; header=present',
+      'content-disposition': 'attachment; filename="products.csv"',
+    })
+    expect(answer.text.replaceAll(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, 'TIME')).toBe(
+      'id,sku,name,description,price,currency,stock,attributes,version,created_at,updated_at\n' +
+        '1,"A""1","x\r\ny",,1.50,USD,0,"{""a"": ""ä""}",1,TIME,TIME\n' +
+        '2,,",","",0.00,USD,7,"{}",1,TIME,TIME\n',
+    )
+  })
+
+  test.each(['application/x-ndjson', 'text/csv'])('as %s goes in again as it was', async (type) => {
+    const before = await rows()
+    const { text } = await exported(type)
+    await database.sql`truncate products`
+    const again = await api.request('POST', '/products/import', {
+      body: text,
+      headers: { 'content-type': type },
+    })
+    expect(again.body).toEqual({ inserted: before.length, updated: 0 })
+    expect(await rows()).toEqual(before)
+  })
+
+  test('has no rows of an empty table', async () => {
+    await database.sql`truncate products`
+    expect(await exported()).toMatchObject({ status: 200, text: '' })
+    expect((await exported('text/csv')).text).toMatch(/^id,[a-z_,]+\n$/)
+  })
+
+  test.each([
+    ['text/csv', 'text/csv'],
+    ['TEXT/CSV', 'text/csv'],
+    ['text/*', 'text/csv'],
+    ['text/csv;q=0.5, application/x-ndjson;q=0.4', 'text/csv'],
+    ['application/x-ndjson, text/csv;q=0.9', 'application/x-ndjson'],
+    ['application/*', 'application/x-ndjson'],
+    ['*/*', 'application/x-ndjson'],
+    ['text/html,application/xml;q=0.9,*/*;q=0.8', 'application/x-ndjson'],
+    ['application/json, text/csv;q=0.1', 'text/csv'],
+  ])('for Accept: %s is %s', async (accept, type) => {
+    expect((await exported(accept)).headers['content-type']).toContain(type)
+  })
+
+  test.each(['application/json', 'text/html', 'text/csv;q=0', 'image/*'])(
+    'is not to be had as %s',
+    async (accept) => {
+      expectProblem(await exported(accept), 406, 'not_acceptable')
+    },
+  )
+
+  test('is of those that filters and a search select, and takes nothing of a page', async () => {
+    const names = async (query: string) =>
+      (await api.get(`/products/export?${query}`)).text
+        .split('\n')
+        .filter((line) => line !== '')
+        .map((line) => JSON.parse(line).name)
+    expect(await names('price[gte]=1&currency=EUR')).toEqual(['Null'])
+    expect(await names('sku[is]=null')).toEqual(['Null'])
+    expect(await names('q=comm')).toEqual([hard[0]!.name])
+    expect(await names('q=comm&currency=EUR')).toEqual([])
+    for (const query of [
+      'limit=5',
+      'sort=id',
+      'cursor=x',
+      'fields=id',
+      'count=exact',
+      'colour=1',
+    ]) {
+      const problem = expectProblem(await api.get(`/products/export?${query}`), 422, 'validation')
+      expect(problem.errors).toMatchObject([{ parameter: query.split('=')[0] }])
+    }
+    expectProblem(await api.get('/products/export?price=cheap'), 422, 'validation')
+  })
+
+  test('by HEAD has the headers alone, and holds no connection', async () => {
+    const answer = await api.head('/products/export')
+    expect(answer).toMatchObject({ status: 200, text: '' })
+    expect(answer.headers['content-type']).toBe('application/x-ndjson')
+    await expect.poll(active).toBe(0)
+  })
+})
+
+/** So many rows that they fit into no buffer on the way. */
+async function fill(count = 6000) {
+  await database.sql`
+    insert into products (sku, name, price, description)
+    select 'SKU-' || n, 'Product ' || n, n, repeat('x', 5000) from generate_series(1, ${count}) as n`
+}
+
+describe('a transfer of many rows', () => {
+  test('goes in and out', async () => {
+    const many = Array.from({ length: 20_000 }, (_, n) =>
+      product({ sku: n % 3 ? `MANY-${n}` : null, description: `Number ${n}` }),
+    )
+    expect((await importNdjson(ndjson(many))).body).toEqual({ inserted: 20_000, updated: 0 })
+    const before = await rows()
+    for (const type of ['text/csv', 'application/x-ndjson']) {
+      const { text } = await exported(type)
+      await database.sql`truncate products`
+      const headers = { 'content-type': type }
+      const again = await api.request('POST', '/products/import', { body: text, headers })
+      expect(again.body).toEqual({ inserted: 20_000, updated: 0 })
+      expect(await rows()).toEqual(before)
+    }
+  })
+
+  test('shows one moment, whatever is written meanwhile', async () => {
+    await fill(3000)
+    const answer = await api.open('GET', '/products/export')
+    await database.sql`update products set name = 'Later'`
+    await database.sql`delete from products where id % 2 = 0`
+    await fill(100).catch(() => {}) // its skus are taken
+    await api.post('/products', product())
+    const names = new Set<string>()
+    let count = 0
+    let rest = ''
+    for await (const chunk of answer.setEncoding('utf8')) {
+      const lines = (rest + chunk).split('\n')
+      rest = lines.pop()!
+      count += lines.length
+      for (const line of lines) names.add(JSON.parse(line).name)
+    }
+    expect(count).toBe(3000)
+    expect(names).not.toContain('Later')
+  })
+
+  test('waits with the next rows until the client has taken the last', async () => {
+    await fill()
+    const answer = await api.open('GET', '/products/export')
+    // The state of a transaction whose client is thinking.
+    const waiting = async () => {
+      const [row] = await database.sql<{ since: string }[]>`
+        select state_change::text as since from pg_stat_activity
+        where datname = ${database.address.database} and state = 'idle in transaction'`
+      return row?.since
+    }
+    // What lies between takes some, and then no more.
+    await expect
+      .poll(async () => {
+        const since = await waiting()
+        await sleep(1500)
+        return since !== undefined && since === (await waiting())
+      })
+      .toBe(true)
+    let count = 0
+    for await (const chunk of answer) count += chunk.toString('latin1').split('\n').length - 1
+    expect(count).toBe(6000)
+    await expect.poll(active).toBe(0)
+  })
+
+  test('ends with a client that goes away while it reads', async () => {
+    await fill()
+    for (const taken of [0, 1, 20]) {
+      const answer = await api.open('GET', '/products/export')
+      for (let n = 0; n < taken; n++) await once(answer, 'data')
+      answer.destroy()
+      await expect.poll(active).toBe(0)
+    }
+    expect((await api.get('/products?limit=1')).status).toBe(200)
+    if (target.runtime === 'node') {
+      expect(target.log.filter(({ level }) => level === 'error')).toEqual([])
+    }
+  })
+
+  test('is broken off, and not complete, when the database fails', async () => {
+    await fill()
+    const answer = await api.open('GET', '/products/export')
+    expect(answer.statusCode).toBe(200)
+    const received = (async () => {
+      let text = ''
+      for await (const chunk of answer.setEncoding('utf8')) {
+        text += chunk
+        if (text.length < 100_000) continue
+        await sleep(100)
+        await killBackends(database)
+      }
+      return text
+    })()
+    await expect(received).rejects.toThrow('aborted')
+    expect(answer.complete).toBe(false)
+    expect((await api.get('/products?limit=1')).status).toBe(200)
+  })
+
+  test('is a problem, when the database fails before the first row', async () => {
+    const lock = await lockTable(database)
+    for (const accept of ['application/x-ndjson', 'text/csv']) {
+      const answer = exported(accept)
+      await expect.poll(() => blocked(database)).toBe(1)
+      await killBackends(database)
+      expectProblem(await answer, 503, 'unavailable')
+    }
+    await lock.release()
+  })
+
+  test('in is held up while the database works', async () => {
+    const lock = await lockTable(database)
+    let sent = 0
+    async function* endless() {
+      for (;;) {
+        const text = ndjson(Array.from({ length: 100 }, () => product()))
+        sent += text.length
+        yield text
+      }
+    }
+    const controller = new AbortController()
+    const importing = api.request('POST', '/products/import', {
+      body: endless(),
+      headers: NDJSON,
+      signal: controller.signal,
+    })
+    importing.catch(() => {})
+    await expect.poll(() => blocked(database)).toBe(1)
+    // What lies between takes some, and then no more.
+    await expect
+      .poll(async () => {
+        const before = sent
+        await sleep(500)
+        return sent === before
+      })
+      .toBe(true)
+    expect(sent).toBeLessThan(32 * MIB)
+    controller.abort()
+    await lock.release()
+    // What had been sent is read first: nobody sees the end of a connection before that.
+    await expect.poll(active, { timeout: 60_000 }).toBe(0)
+    expect(await count()).toBe(0)
+  })
+
+  test('in ends with a client that goes away, and its statement at once', async () => {
+    const lock = await lockTable(database)
+    const controller = new AbortController()
+    const importing = api.request('POST', '/products/import', {
+      body: ndjson([product()]),
+      headers: NDJSON,
+      signal: controller.signal,
+    })
+    importing.catch(() => {})
+    await expect.poll(() => blocked(database)).toBe(1)
+    controller.abort()
+    await expect.poll(() => blocked(database)).toBe(0)
+    await lock.release()
+    await expectNothing()
+  })
+
+  test('in ends with a client that goes away between two statements', async () => {
+    async function* rows() {
+      for (let n = 0; n < 5000; n++) yield ndjson([product()])
+      await sleep(60_000)
+    }
+    const controller = new AbortController()
+    const importing = api.request('POST', '/products/import', {
+      body: rows(),
+      headers: NDJSON,
+      signal: controller.signal,
+    })
+    importing.catch(() => {})
+    await expect.poll(active).toBe(1)
+    await sleep(500)
+    controller.abort()
+    await expectNothing()
+  })
+
+  test('in whose connection is lost is a 503, and nothing is kept', async () => {
+    async function* rows() {
+      for (let n = 0; ; n++) {
+        if (n === 100) {
+          await expect.poll(active).toBe(1)
+          await killBackends(database)
+        }
+        if (n === 200) return
+        yield ndjson(Array.from({ length: 100 }, () => product()))
+      }
+    }
+    expectProblem(await importNdjson(rows()), 503, 'unavailable')
+    await expectNothing()
+  })
+})
+
+describe('a bad import is refused, and nothing of it is kept:', () => {
+  const good = ndjson([product({ sku: 'GOOD-1' }), product({ sku: 'GOOD-2' })])
+  const header = 'sku,name,price\n'
+
+  afterEach(expectNothing)
+
+  test.each<[what: string, csv: string | Buffer, expected: string[]]>([
+    ['a column that is unknown', 'name,price,colour\nX,1,red\n', ['1 #/colour unknown']],
+    ['a column without a name', 'name,price,\nX,1,\n', ['1 #/ unknown']],
+    ['a column that is named twice', 'name,price,name\nX,1,Y\n', ['1 #/name duplicate']],
+    ['columns that are missing', '\nsku\nX\n', ['2 #/name required', '2 #/price required']],
+    [
+      'a header of something else',
+      'name;price\nX;1\n',
+      ['1 #/name%3Bprice unknown', '1 #/name required', '1 #/price required'],
+    ],
+    ['a header with spaces', 'name, price\nX,1\n', ['1 #/%20price unknown', '1 #/price required']],
+    ['a header that is no CSV', 'na"me,price\nX,1\n', ['1 malformed']],
+    ['NULs in the header', 'na\0me,price\n', ['1 #/na%00me unknown', '1 #/name required']],
+    ['a bare quote', `${header}A,5" pipe,1\nB,ok,1\nC,6" pipe,1\n`, ['2 malformed', '4 malformed']],
+    ['text behind a quote', `${header}A,"x"y,1\nB,,1\n`, ['2 malformed', '3 #/name required']],
+    [
+      'a quote that is never closed',
+      `${header}A,ok,1\nB,"open,1\nC,,1\nD,ok,1\n`,
+      ['3 malformed', '4 #/name required'],
+    ],
+    [
+      'quotes that are wrong on several lines',
+      `${header}A,"one\ntwo" three,1\nB,,1\n`,
+      ['2 malformed', '3 malformed', '4 #/name required'],
+    ],
+    ['too few and too many fields', `${header}A,B\nA,B,1,2\n`, ['2 malformed', '3 malformed']],
+    [
+      'values that are none',
+      `name,price,stock,sku,attributes\nX,1e3,x,"",[]\n"",,1.5,,"{"\n`,
+      [
+        ...['2 #/sku too_small', '2 #/price invalid_format', '2 #/stock invalid_type'],
+        ...['2 #/attributes invalid_type', '3 #/attributes malformed', '3 #/name too_small'],
+        ...['3 #/price required', '3 #/stock invalid_type'],
+      ],
+    ],
+    [
+      'NULs',
+      `${header}"A\0",X\0,1\n`,
+      ['2 #/sku invalid_characters', '2 #/name invalid_characters'],
+    ],
+    ['a NUL behind a quote', `${header}A,"X"\0,1\n`, ['2 #/name invalid_characters']],
+    ['lines counted to the record', `${header}\n"A","x\ny",1\n\n\nB,,1\n`, ['7 #/name required']],
+  ])('CSV with %s', async (_, csv, expected) => {
+    const told = faults(await importCsv(csv))
+    expect(told.toSorted()).toEqual(expected.toSorted())
+    const lines = told.map((fault: string) => Number.parseInt(fault, 10))
+    expect(lines).toEqual(lines.toSorted((one: number, other: number) => one - other))
+  })
+
+  test.each<[what: string, bytes: number[], line: number]>([
+    ['half a character', [0x22, 0xc3], 3],
+    ['two halves on two lines', [0x22, 0x0a, 0xc3, 0x0a, 0xa9, 0x0a], 4],
+    ['a byte that is none', [0x0a, 0x0a, 0x61, 0xff, 0x0a, 0x61, 0x0a], 5],
+    ['half a surrogate pair', [0x0a, 0x22, 0xed, 0xa0, 0x80, 0x22, 0x0a], 4],
+    ['a character written too long', [0x22, 0xc0, 0x80, 0x22], 3],
+  ])('%s of UTF-8, however its bytes arrive', async (_, bytes, line) => {
+    for (const length of [1, 2, 1000]) {
+      for (const [send, start] of [
+        [importNdjson, good],
+        [importCsv, 'name,price\nX,1\n'],
+      ] as const) {
+        const body = Buffer.concat([Buffer.from(start), Buffer.from(bytes)])
+        const problem = expectProblem(await send(pieces(body, length)), 400, 'malformed')
+        expect(problem.detail).toContain(`Line ${line} `)
+      }
+    }
+  })
+
+  test('a line of 1 MiB passes, a longer one is too large', async () => {
+    const line = (bytes: number) => `{"name":"${'x'.repeat(bytes - 11)}"}`
+    const told = expectProblem(await importNdjson(`${line(MIB)}\n`), 422, 'validation')
+    expect(told.errors).toHaveLength(2)
+    for (const end of ['\n', '\r\n', '']) {
+      const body = `${good}${line(MIB + 1)}${end}`
+      expect(expectProblem(await importNdjson(body), 413, 'too_large').detail).toContain('Line 3 ')
+      const csv = `${header}\n${line(MIB + 1)}${end}`
+      expect(expectProblem(await importCsv(csv), 413, 'too_large').detail).toContain('Line 3 ')
+    }
+    // A record over many lines is bounded, too.
+    const record = `${header}A,"${'many\n'.repeat(MIB / 4)}",1\n`
+    expect(expectProblem(await importCsv(record), 413, 'too_large').detail).toContain('Line 2 ')
+  })
+
+  test('100 MB in one line', { timeout: 180_000 }, async () => {
+    async function* endless() {
+      yield header
+      for (let n = 0; n < 100; n++) yield 'x'.repeat(MIB)
+    }
+    const before = await residentMegabytes()
+    for (const send of [importNdjson, importCsv]) {
+      const { detail } = expectProblem(await send(endless()), 413, 'too_large')
+      expect(detail).toContain('Line 2 ')
+    }
+    if (before) expect((await residentMegabytes())! - before).toBeLessThan(100)
+  })
+
+  test('10,000 levels', async () => {
+    const levels = 10_000
+    const body = [
+      '['.repeat(levels) + ']'.repeat(levels),
+      '['.repeat(levels),
+      `{"name":"X","price":1,"attributes":${'{"a":'.repeat(levels)}1${'}'.repeat(levels)}}`,
+      `${'{"a":'.repeat(levels)}1${'}'.repeat(levels)}`,
+    ].join('\n')
+    expect(faults(await importNdjson(body))).toEqual([
+      ...['1 # invalid_type', '2 malformed', '3 #/attributes too_deep'],
+      ...['4 #/a unknown', '4 #/name required', '4 #/price required'],
+    ])
+  })
+
+  test('a body that stops half way', async () => {
+    const head = `POST /products/import HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\n`
+    for (const request of [
+      `${head}Content-Length: 10000\r\n\r\n${good}`,
+      `${head}Transfer-Encoding: chunked\r\n\r\n${good.length.toString(16)}\r\n${good}\r\n`,
+      `${head}Transfer-Encoding: chunked\r\n\r\n${good.length.toString(16)}\r\n${good}\r\nzz\r\n`,
+    ]) {
+      const { text } = await raw(url, request, { half: true, timeoutMs: 1000 })
+      expect(text).not.toContain('inserted')
+      await expectNothing()
+    }
+  })
+
+  test('in another form, or with what is not known', async () => {
+    const send = (headers: Record<string, string>, query = '') =>
+      api.request('POST', `/products/import${query}`, { body: good, headers })
+    for (const type of ['application/json', 'text/plain', 'text/csv; charset=latin1', '']) {
+      const answer = await send(type === '' ? {} : { 'content-type': type })
+      expectProblem(answer, 415, 'unsupported_media_type')
+    }
+    const zipped = { ...NDJSON, 'content-encoding': 'gzip' }
+    expectProblem(await send(zipped), 415, 'unsupported_media_type')
+    for (const query of [
+      '?on_conflict=name',
+      '?on_conflict=',
+      '?on_conflict=sku&on_conflict=sku',
+    ]) {
+      expectProblem(await send(NDJSON, query), 422, 'validation')
+    }
+    expectProblem(await send(NDJSON, '?colour=red'), 422, 'validation')
   })
 })
