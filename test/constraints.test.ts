@@ -398,6 +398,40 @@ describe('the size of attributes is that of compact JSON', () => {
   })
 })
 
+describe('attributes as the API measures them are as large as the table finds them', () => {
+  const sized = (numbers: unknown, length: number) => ({ numbers, pad: 'x'.repeat(length) })
+  const passes = (numbers: unknown, length: number) =>
+    NewProduct.safeParse({ name: 'X', price: 1, attributes: sized(numbers, length) }).success
+
+  /** The longest padding that the API lets pass. */
+  function longest(numbers: unknown): number {
+    let [taken, refused] = [0, 16_384]
+    while (refused - taken > 1) {
+      const length = Math.floor((taken + refused) / 2)
+      if (passes(numbers, length)) taken = length
+      else refused = length
+    }
+    return taken
+  }
+
+  test.each<[what: string, numbers: unknown]>([
+    ['no exponents', [0, -0, 1, -1.5, 123456789012345680000, 0.000001, 999999999999999900000]],
+    ['large numbers', [1e21, 1.5e21, -1e21, 1.2345678901234568e25, -1.7976931348623157e308]],
+    ['small numbers', [1e-7, -1.5e-7, 1.2345678901234568e-10, 5e-324, -2.2250738585072014e-308]],
+    ['strings like numbers', { a: [1e22], '1e+30': 'e+5 1e+30 "1e-7"', ä: ['😀', 1e100, null] }],
+    ['every size', Array.from({ length: 60 }, (_, n) => (n - 20.3) * 10 ** (n * 10 - 300))],
+  ])('with %s', async (_, numbers) => {
+    const length = longest(numbers)
+    expect(length).toBeGreaterThan(0)
+    const store = (padding: number) =>
+      refusal(sql`
+        insert into products (name, price, attributes)
+        values ('X', 1, ${JSON.stringify(sized(numbers, padding))}::text::jsonb)`)
+    expect(await store(length)).toBe('accepted')
+    expect(await store(length + 1)).toEqual(checkViolation('products_attributes_size'))
+  })
+})
+
 describe('the database itself keeps', () => {
   test('the version: it grows by one with each change', async () => {
     const id = await insert()

@@ -25,11 +25,34 @@ export function readJsonUpTo(maxBytes: number, ...mediaTypes: string[]): Middlew
   return Object.assign(read, { mediaTypes })
 }
 
-function checkMediaType(c: Context, mediaTypes: string[]) {
-  const [mediaType, ...parameters] = (c.req.header('content-type') ?? '')
+/**
+ * @returns the one of `mediaTypes` that the body is
+ * @throws {Problem} `unsupported_media_type`
+ */
+/** For a body that the handler takes in itself, as a stream. */
+export function takeStream(...mediaTypes: string[]): MiddlewareHandler {
+  const take: MiddlewareHandler = async function takeStream(c, next) {
+    checkMediaType(c, mediaTypes)
+    await next()
+  }
+  return Object.assign(take, { mediaTypes })
+}
+
+/** In lower case, without its parameters; empty when there is none. */
+export function mediaTypeOf(c: Context): string {
+  return contentType(c)[0]!
+}
+
+function contentType(c: Context): string[] {
+  const header = c.req.header('content-type') ?? ''
+  return header
     .toLowerCase()
     .split(';')
     .map((part) => part.trim())
+}
+
+function checkMediaType(c: Context, mediaTypes: string[]) {
+  const [mediaType, ...parameters] = contentType(c)
   const charset = parameters.find((parameter) => parameter.startsWith('charset='))
   const encoding = c.req.header('content-encoding')?.toLowerCase() ?? 'identity'
   if (

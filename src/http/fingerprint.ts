@@ -1,5 +1,6 @@
 // What a request is recognised by when it comes again: a digest of its head and of every byte of its body.
 import type { Context } from 'hono'
+import { mediaTypeOf } from './body.ts'
 
 /**
  * The body is digested in blocks of this size, however the network has cut it. A megabyte took 6.5 ms
@@ -10,9 +11,9 @@ const DIGEST_BYTES = 32
 
 export interface Fingerprint {
   /** Takes in the next part of the body. One call at a time: wait for each. */
-  update(part: Uint8Array): Promise<void>
+  update: (part: Uint8Array) => Promise<void>
   /** Of all that was taken in, as 64 hexadecimal digits. Nothing can be added afterwards. */
-  digest(): Promise<string>
+  digest: () => Promise<string>
 }
 
 /**
@@ -63,11 +64,10 @@ export async function fingerprintOf(c: Context): Promise<string> {
 /** What makes a request another one, besides its body; where it was sent to and by whom does not. */
 function headOf(c: Context): (string | undefined)[] {
   const { pathname, search } = new URL(c.req.url)
-  const [mediaType = ''] = (c.req.header('content-type') ?? '').toLowerCase().split(';')
   return [
     c.req.method,
     pathname + search,
-    mediaType.trim(),
+    mediaTypeOf(c),
     c.req.header('if-match'),
     c.req.header('if-none-match'),
   ]

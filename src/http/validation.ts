@@ -40,7 +40,8 @@ export const hasAtMost = (most: number) => (text: string) =>
   text.length <= most || (text.length <= 2 * most && Array.from(text).length <= most)
 export const atMost = (most: number) => rule('too_big', `must have at most ${most} characters`)
 
-function toFaults(target: Target, issue: z.core.$ZodIssue, input: unknown): Fault[] {
+/** What the client is told of an issue that zod found in `input`. */
+export function toFaults(target: Target, issue: z.core.$ZodIssue, input: unknown): Fault[] {
   if (issue.code === 'unrecognized_keys') {
     return issue.keys.slice(0, MOST_FAULTS).map((key) => ({
       ...place(target, [...issue.path, key]),

@@ -11,7 +11,7 @@ import { type Answer, claim, keep, type KeptAnswer, type Key } from './repositor
 /** A way to run statements within one transaction: for a body that is a stream, `transfer` of the database. */
 export type Run = <T>(work: (sql: Sql) => Promise<T>) => Promise<T>
 
-const HEADER = 'Idempotency-Key'
+export const HEADER = 'Idempotency-Key'
 /** The failures that the database has decided, so that they are answers like others. */
 const decided = new Set(['not_found', 'conflict', 'insufficient_stock', 'precondition_failed'])
 

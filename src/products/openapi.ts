@@ -14,6 +14,7 @@ import { ChangesQuery } from './changes.ts'
 import {
   BulkQuery,
   BulkResult,
+  ImportResult,
   NewProduct,
   NewProducts,
   Product,
@@ -31,6 +32,16 @@ const security = optionalKey
 /** What every route here may answer: each checks its query, if only for being empty. */
 const reading = [...withDatabase, 'validation'] as const
 const writing = [...reading, 'too_large', 'unsupported_media_type', 'conflict'] as const
+
+/** Lines, which JSON Schema cannot tell of. */
+const stream = z.string()
+
+const accept = z.object({
+  Accept: z
+    .enum(['application/x-ndjson', 'text/csv'])
+    .optional()
+    .meta({ description: 'The form of the export.' }),
+})
 
 /** Of every POST. */
 const idempotency = z.object({
@@ -143,6 +154,61 @@ export const productsPaths: ZodOpenApiPathsObject = {
           replayed,
         ),
         ...problems(...writing),
+      },
+    },
+  },
+  '/products/import': {
+    post: {
+      operationId: 'importProducts',
+      tags,
+      security,
+      summary: 'Make any number of products',
+      description:
+        'All or none of them, one a line. The first 100 bad lines are named by their numbers; a line has at most 1 MiB. ' +
+        'A CSV begins with the names of its fields; an empty field is left out, `""` is an empty text, `attributes` is JSON.',
+      requestParams: { query: BulkQuery, header: idempotency },
+      requestBody: {
+        required: true,
+        content: {
+          'application/x-ndjson': { schema: stream, example: `${JSON.stringify(product)}\n` },
+          'text/csv': { schema: stream, example: 'sku,name,price\n"BUT-77","Butter dish",24.50\n' },
+        },
+      },
+      responses: {
+        200: answer(
+          'What was done.',
+          {
+            'application/json': { schema: ImportResult, example: { inserted: 1, updated: 0 } },
+          },
+          replayed,
+        ),
+        ...problems(...writing),
+      },
+    },
+  },
+  '/products/export': {
+    get: {
+      operationId: 'exportProducts',
+      tags,
+      security,
+      summary: 'Every product that is selected',
+      description:
+        'One a line, by id, as of one moment. An import takes it back. A transfer that breaks off is not complete.',
+      requestParams: { query: productList.selection, header: accept },
+      responses: {
+        200: answer(
+          'The products.',
+          {
+            'application/x-ndjson': { schema: stream, example: `${JSON.stringify(stored)}\n` },
+            'text/csv': { schema: stream },
+          },
+          {
+            'Content-Disposition': z
+              .string()
+              .meta({ examples: ['attachment; filename="products.csv"'] }),
+          },
+        ),
+        ...problems(...reading, 'not_acceptable'),
       },
     },
   },

@@ -422,3 +422,98 @@ export async function removeForeignChanges(sql: Sql): Promise<void> {
   await sql`lock table product_changes in access exclusive mode`
   if (await hasForeignChanges(sql)) await sql`truncate product_changes`
 }
+
+export interface ImportedRows {
+  inserted: number
+  updated: number
+  /** Those that were not written; `own` tells that it was this import which took the sku. */
+  refused: { sku: string; own: boolean }[]
+  /** What its rows are marked with; undefined when none was written. */
+  mark: string | undefined
+}
+
+/**
+ * Writes a batch of an import, no sku twice in it. A row whose sku is taken is not written, or
+ * replaces the other with `replace`, unless that one was written by this very import.
+ * @param rows a JSON array of {@link NewProduct}
+ * @param mark that of the batches before it
+ */
+export async function importRows(
+  sql: Sql,
+  rows: string,
+  replace: boolean,
+  mark: string | undefined,
+): Promise<ImportedRows> {
+  // The transaction or, behind a savepoint, the part of it that wrote the row. 0 is none.
+  const own = sql`products.xmin = ${mark ?? '0'}::xid`
+  const action = replace
+    ? sql`
+        update set
+          name = excluded.name, description = excluded.description, price = excluded.price,
+          currency = excluded.currency, stock = excluded.stock, attributes = excluded.attributes
+        where not ${own}`
+    : sql`nothing`
+  // A row that was there before has been locked by this transaction, which is then its xmax.
+  const [result] = await sql<[ImportedRows]>`
+    with row as materialized (
+      select * from jsonb_to_recordset((${rows}::text)::jsonb) as row (
+        sku text collate "C", name text, description text, price numeric, currency text,
+        stock integer, attributes jsonb)
+    ), written as (
+      insert into products (sku, name, description, price, currency, stock, attributes)
+      select sku, name, description, price, currency, stock, attributes from row
+      on conflict (sku) do ${action}
+      returning sku, xmin, xmax = 0 as inserted
+    )
+    select
+      (select count(*) from written where inserted)::integer as inserted,
+      (select count(*) from written where not inserted)::integer as updated,
+      (select coalesce(json_agg(json_build_object('sku', sku, 'own', exists (
+                select from products where products.sku = row.sku and ${own}))), '[]')
+       from row
+       where sku is not null and sku not in (select sku from written where sku is not null)
+      ) as refused`
+  return result
+}
+
+/** All that a transaction reads is from one moment. To be called before it reads anything. */
+export async function keepSnapshot(sql: Sql): Promise<void> {
+  await sql`set transaction isolation level repeatable read, read only`
+}
+
+/** The first line of an export as CSV. */
+export const csvHeader = `${Object.keys(names).join()}\n`
+
+/** Of an export: so many products are in memory at once, of some 50 kB each at most. */
+const EXPORT_BATCH = 500
+
+/**
+ * The next products of an export in the order of their ids, each on a line of its own: as JSON, or as
+ * CSV with every text in quotes, so that an empty field is a null.
+ * @returns the id of the last one; null, and no text, when there are no more
+ */
+export async function exportBatch(
+  sql: Sql,
+  format: 'ndjson' | 'csv',
+  selection: ProductSelection,
+  after: number,
+): Promise<{ text: string; last: number | null }> {
+  const quoted = (text: Fragment) => sql`'"' || replace(${text}, '"', '""') || '"'`
+  const line =
+    format === 'ndjson'
+      ? sql`row_to_json(product)::text`
+      : sql`concat_ws(',', id, coalesce(${quoted(sql`sku`)}, ''), ${quoted(sql`name`)},
+                coalesce(${quoted(sql`description`)}, ''), price, currency, stock,
+                ${quoted(sql`attributes::text`)}, version, created_at, updated_at)`
+  const [batch] = await sql<[{ text: string; last: number | null }]>`
+    with product as (
+      select ${columns(sql)}
+      from products
+      where ${selected(sql, selection)} and id > ${after}
+      order by id
+      limit ${EXPORT_BATCH}
+    )
+    select coalesce(string_agg(${line} || E'\n', '' order by id), '') as text, max(id) as last
+    from product`
+  return batch
+}

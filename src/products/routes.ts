@@ -31,6 +31,7 @@ import {
   ProductPath,
   StockChange,
 } from './schema.ts'
+import { transfer } from './transfer.ts'
 
 const JSON_TYPE = { 'content-type': 'application/json' }
 const MOST_BULK_BYTES = 16 * 1024 * 1024
@@ -83,6 +84,8 @@ export const products = new Hono<Environment>()
       })
     },
   )
+
+  .route('/', transfer)
 
   .route('/', changes)
 

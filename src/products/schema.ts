@@ -90,8 +90,11 @@ const json = z
   .meta(freeJson)
 const attributes = json
   .refine(
-    (value) => new TextEncoder().encode(JSON.stringify(value)).length <= MOST_ATTRIBUTES_BYTES,
-    rule('too_big', `must be at most ${MOST_ATTRIBUTES_BYTES} bytes of compact JSON`),
+    (value) => storedBytes(value) <= MOST_ATTRIBUTES_BYTES,
+    rule(
+      'too_big',
+      `must be at most ${MOST_ATTRIBUTES_BYTES} bytes of compact JSON, numbers written out`,
+    ),
   )
   .meta(freeJson)
 
@@ -124,7 +127,10 @@ export const NewProducts = z
   .superRefine(tellSkusThatComeTwice, { when: () => true })
 
 export const BulkQuery = z.strictObject({
-  on_conflict: z.literal('sku', 'must be sku').optional(),
+  on_conflict: z
+    .literal('sku', 'must be sku')
+    .optional()
+    .meta({ description: 'A product whose sku is known is replaced, as by PUT.' }),
 })
 
 const PATCH_MEANING =
@@ -259,6 +265,12 @@ export const BulkResult = z
   .meta({ id: 'BulkResult' })
 export type BulkResult = z.infer<typeof BulkResult>
 
+/** What an import has done, as it is answered. */
+export const ImportResult = BulkResult.pick({ inserted: true, updated: true }).meta({
+  id: 'ImportResult',
+})
+export type ImportResult = z.infer<typeof ImportResult>
+
 /** One change of a product, as it is answered. */
 export const ProductChange = z
   .strictObject({
@@ -375,6 +387,28 @@ function tellSkusThatComeTwice(rows: unknown, context: z.RefinementCtx) {
 
 function isObject(value: unknown): boolean {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** The size as the table counts it: compact, in UTF-8, and numbers without exponents. */
+function storedBytes(value: JsonObject): number {
+  const text = JSON.stringify(value)
+  const bytes = new TextEncoder().encode(text).length
+  return /\de[+-]/.test(text) ? bytes + digitsOfExponents(value) : bytes
+}
+
+/** How many characters PostgreSQL adds when it writes the numbers out: 1e+30 gets 31 digits. */
+function digitsOfExponents(value: Json): number {
+  if (typeof value === 'number') {
+    const [, sign, decimals, exponent] = /^(-?)\d\.?(\d*)e(.+)$/.exec(String(value)) ?? []
+    if (exponent === undefined) return 0
+    const power = Number(exponent)
+    const written = power > 0 ? power + 1 : '0.'.length + decimals!.length - power
+    return sign!.length + written - String(value).length
+  }
+  if (typeof value !== 'object' || value === null) return 0
+  let digits = 0
+  for (const member of Object.values(value)) digits += digitsOfExponents(member)
+  return digits
 }
 
 type Rule = ReturnType<typeof rule>

@@ -1,0 +1,65 @@
+// A body that is written while the client reads it, no faster than that.
+import type { Context } from 'hono'
+import type { Environment } from './environment.ts'
+import { Problem } from './problem.ts'
+import { PATIENCE_MS } from './lines.ts'
+
+/**
+ * Runs `work` as long as the client reads. `write` returns when the client has taken the text, and
+ * `signal` aborts when it takes no more. What fails before the first text is thrown, so that it can
+ * be answered; what fails later breaks the transfer off, so that it is not taken for complete.
+ */
+export async function streamText(
+  c: Context<Environment>,
+  work: (write: (text: string) => Promise<void>, signal: AbortSignal) => Promise<void>,
+): Promise<ReadableStream<Uint8Array>> {
+  const gone = new AbortController()
+  const signal = AbortSignal.any([c.req.raw.signal, gone.signal])
+  const encoder = new TextEncoder()
+  // Nothing is kept ready: a text that nobody has asked for is not taken from the writer.
+  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>(
+    undefined,
+    { highWaterMark: 1 },
+    { highWaterMark: 0 },
+  )
+  const writer = writable.getWriter()
+  writer.closed.catch((reason) => gone.abort(reason))
+
+  return new Promise((resolve, reject) => {
+    let begun = false
+    const write = async (text: string) => {
+      if (text === '') return // a chunk of no length would be the end of the transfer
+      begun = true
+      resolve(readable)
+      await withPatience(writer.write(encoder.encode(text)))
+    }
+    const fail = async (error: unknown) => {
+      reject(error)
+      if (!begun) return
+      if (!signal.aborted) {
+        const { requestId } = c.var
+        c.env.log.error({ request_id: requestId, error }, 'answer broken off')
+      }
+      // Without the reason: it ends up in front of whoever runs the server, outside the log.
+      await writer.abort(new Error('The answer was broken off.')).catch(() => {})
+    }
+    const end = async () => {
+      resolve(readable)
+      await writer.close()
+    }
+    work(write, signal).then(end).catch(fail)
+  })
+}
+
+async function withPatience(work: Promise<void>): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const late = new Promise<never>((_, reject) => {
+    const detail = `The client has taken nothing for ${PATIENCE_MS / 1000} s.`
+    timer = setTimeout(() => reject(new Problem('malformed', detail)), PATIENCE_MS)
+  })
+  try {
+    await Promise.race([work, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}

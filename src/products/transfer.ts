@@ -1,0 +1,286 @@
+// Import and export: any number of products, streamed, in one transaction and in bounded memory.
+import { Hono } from 'hono'
+import { accepts } from 'hono/accepts'
+import type { Sql } from '../database/connection.ts'
+import { mediaTypeOf, takeStream } from '../http/body.ts'
+import { readCsv } from '../http/csv.ts'
+import type { Environment } from '../http/environment.ts'
+import {
+  type Body,
+  discardRest,
+  type Line,
+  type OnChunk,
+  readLines,
+  readRest,
+} from '../http/lines.ts'
+import { startFingerprint } from '../http/fingerprint.ts'
+import { type Fault, Problem } from '../http/problem.ts'
+import { streamText } from '../http/stream.ts'
+import { MOST_FAULTS, toFaults, valid } from '../http/validation.ts'
+import { answeringOnce, HEADER } from '../idempotency/once.ts'
+import * as repository from './repository.ts'
+import {
+  BulkQuery,
+  type ImportResult,
+  NewProduct,
+  productConstraints,
+  productList,
+} from './schema.ts'
+
+const NDJSON = 'application/x-ndjson'
+const CSV = 'text/csv'
+
+const MOST_BATCH_ROWS = 1000
+const MOST_BATCH_CHARACTERS = 1024 * 1024
+
+const answerOnce = answeringOnce(productConstraints)
+
+export const transfer = new Hono<Environment>()
+
+  .post('/import', valid('query', BulkQuery), takeStream(NDJSON, CSV), async (c) => {
+    const { body, signal } = c.req.raw
+    const replace = c.req.valid('query').on_conflict === 'sku'
+    const isCsv = mediaTypeOf(c) === CSV
+    const fingerprint = startFingerprint(c)
+    const digested = c.req.header(HEADER) !== undefined ? fingerprint.update : undefined
+    try {
+      return await answerOnce<ImportResult>(
+        c,
+        (work) => c.var.database.transfer(work, signal),
+        async (sql) => {
+          const rows = readProducts(body, isCsv, digested)
+          const counts = await importProducts(sql, rows, replace)
+          return {
+            status: 200,
+            headers: { 'content-type': 'application/json' },
+            body: JSON.stringify(counts),
+          }
+        },
+        async () => {
+          await readRest(body, fingerprint.update)
+          return fingerprint.digest()
+        },
+      )
+    } catch (error) {
+      await discardRest(body)
+      throw error
+    }
+  })
+
+  .get('/export', valid('query', productList.selection), async (c) => {
+    const type = c.req.header('accept')
+      ? accepts(c, { header: 'Accept', supports: [NDJSON, CSV, '*/*'], default: '' })
+      : NDJSON
+    if (type === '') throw new Problem('not_acceptable', `The export is ${NDJSON} or ${CSV}.`)
+    const selection = c.req.valid('query')
+    const format = type === CSV ? 'csv' : 'ndjson'
+    c.header('content-type', format === 'csv' ? `${CSV}; charset=utf-8; header=present` : NDJSON)
+    c.header('content-disposition', `attachment; filename="products.${format}"`)
+    c.header('vary', 'accept')
+    if (c.req.method === 'HEAD') return c.body(null)
+    return c.body(
+      await streamText(c, (write, signal) =>
+        c.var.database.transfer(async (sql) => {
+          await repository.keepSnapshot(sql)
+          let start = format === 'csv' ? repository.csvHeader : ''
+          for (let last: number | null = 0; last !== null; start = '') {
+            const batch = await repository.exportBatch(sql, format, selection, last)
+            await write(start + batch.text)
+            last = batch.last
+          }
+        }, signal),
+      ),
+    )
+  })
+
+/** A product as it was sent, and what is wrong with its line beyond that, if there is something. */
+export interface Row {
+  line: number
+  /** Undefined when the line could not be parsed. */
+  input?: unknown
+  fault?: Omit<Fault, 'line'>
+}
+
+/**
+ * Writes every row, or none. What comes after a fault is still written, though it will be taken
+ * back: only the table knows which skus are taken, by others or by an earlier line.
+ * @param replace whether a product whose sku is known is replaced, as by PUT
+ * @throws {Problem} `validation` or `conflict`, with the first 100 faults
+ */
+export async function importProducts(
+  sql: Sql,
+  bunches: AsyncIterable<Row[]>,
+  replace: boolean,
+): Promise<ImportResult> {
+  const faults: Fault[] = []
+  const counts: ImportResult = { inserted: 0, updated: 0 }
+  let invalid = false
+  let batch = newBatch()
+  /** One batch is written while the next is read. */
+  let writing = Promise.resolve()
+
+  /** What its own rows are marked with. */
+  let mark: string | undefined
+
+  const write = async ({ rows, lines }: Batch) => {
+    const result = await repository.importRows(sql, `[${rows.join()}]`, replace, mark)
+    mark = result.mark
+    counts.inserted += result.inserted
+    counts.updated += result.updated
+    for (const { sku, own } of result.refused) {
+      const line = lines.get(sku)!
+      if (own) tellTwice(line)
+      else faults.push({ line, pointer: '#/sku', ...taken })
+    }
+  }
+  const tellTwice = (line: number) => {
+    invalid = true
+    faults.push({ line, pointer: '#/sku', code: 'duplicate', detail: 'is that of an earlier line' })
+  }
+  const flush = async () => {
+    await writing
+    const full = batch
+    batch = newBatch()
+    writing = full.rows.length > 0 ? write(full) : Promise.resolve()
+    writing.catch(() => {}) // it is awaited when the next batch is full
+  }
+
+  reading: for await (const bunch of bunches) {
+    for (const row of bunch) {
+      const { line } = row
+      const { product, faults: found } = check(row)
+      if (!product) {
+        invalid = true
+        faults.push(...found.map((fault) => ({ line, ...fault })))
+      } else if (product.sku !== null && batch.lines.has(product.sku)) {
+        tellTwice(line)
+      } else {
+        if (product.sku !== null) batch.lines.set(product.sku, line)
+        const json = JSON.stringify(product)
+        batch.rows.push(json)
+        batch.characters += json.length
+        if (batch.rows.length >= MOST_BATCH_ROWS || batch.characters >= MOST_BATCH_CHARACTERS) {
+          await flush()
+        }
+      }
+      if (faults.length >= MOST_FAULTS) break reading
+    }
+  }
+  await flush()
+  await writing
+  if (faults.length === 0) return counts
+  faults.sort((one, other) => one.line! - other.line!)
+  const detail = 'Lines of the import were refused; nothing of it was kept.'
+  throw new Problem(invalid ? 'validation' : 'conflict', detail, {
+    faults: faults.slice(0, MOST_FAULTS),
+  })
+}
+
+const { field: _, ...taken } = productConstraints['products_sku_key']!
+
+interface Batch {
+  /** As JSON. */
+  rows: string[]
+  characters: number
+  /** Of each sku. */
+  lines: Map<string, number>
+}
+
+function newBatch(): Batch {
+  return { rows: [], characters: 0, lines: new Map() }
+}
+
+function check({ input, fault }: Row): { product?: NewProduct; faults: Omit<Fault, 'line'>[] } {
+  const faults = fault ? [fault] : []
+  if (fault && input === undefined) return { faults }
+  const { data, error } = NewProduct.safeParse(input)
+  if (!error) return fault ? { faults } : { product: data, faults }
+  return { faults: faults.concat(error.issues.flatMap((issue) => toFaults('json', issue, input))) }
+}
+
+/** The rows of an import, in bunches as they come. */
+export function readProducts(body: Body, isCsv: boolean, onChunk?: OnChunk): AsyncGenerator<Row[]> {
+  const lines = readLines(body, onChunk)
+  return isCsv ? readCsvProducts(lines) : readJsonProducts(lines)
+}
+
+async function* readJsonProducts(bunches: AsyncIterable<Line[]>): AsyncGenerator<Row[]> {
+  for await (const lines of bunches) {
+    yield lines.filter(({ text }) => text.trim() !== '').map(toRow)
+  }
+}
+
+function toRow({ number: line, text }: Line): Row {
+  try {
+    return { line, input: JSON.parse(text) }
+  } catch {
+    return { line, fault: { code: 'malformed', detail: 'is not valid JSON' } }
+  }
+}
+
+/** The header names the fields, in any order. */
+async function* readCsvProducts(lines: AsyncIterable<Line[]>): AsyncGenerator<Row[]> {
+  let header: string[] | undefined
+  for await (const records of readCsv(lines)) {
+    const rows: Row[] = []
+    for (const { line, fields } of records) {
+      if (!header) header = checkHeader(line, fields)
+      else if (!fields) rows.push({ line, fault: notCsv })
+      else if (fields.length !== header.length) {
+        const detail = `has ${fields.length} fields, the header ${header.length}`
+        rows.push({ line, fault: { code: 'malformed', detail } })
+      } else rows.push(toProduct(line, header, fields))
+    }
+    yield rows
+  }
+}
+
+const notCsv = { code: 'malformed', detail: 'is not valid CSV: a quote is out of place' }
+
+const knownFields = new Set(Object.keys(NewProduct.in.shape))
+const requiredFields = ['name', 'price']
+
+/** @throws {Problem} `validation` */
+function checkHeader(line: number, names: (string | undefined)[] | undefined): string[] {
+  const faults: Fault[] = []
+  const header = new Set<string>()
+  const tell = (name: string, code: string, detail: string) =>
+    faults.push({ line, pointer: `#/${encodeURIComponent(name.toWellFormed())}`, code, detail })
+  for (const name of names?.map((name = '') => name) ?? []) {
+    if (!knownFields.has(name)) tell(name, 'unknown', 'is not a field of this resource')
+    else if (header.has(name)) tell(name, 'duplicate', 'is named twice')
+    header.add(name)
+  }
+  if (!names) faults.push({ line, ...notCsv })
+  else {
+    for (const name of requiredFields) {
+      if (!header.has(name)) tell(name, 'required', 'is required')
+    }
+  }
+  if (faults.length > 0) {
+    throw new Problem('validation', `The header, line ${line}, does not name the fields.`, {
+      faults: faults.slice(0, MOST_FAULTS),
+    })
+  }
+  return [...header]
+}
+
+/** A product out of texts: what is no number or JSON stays text, and is refused as such. */
+function toProduct(line: number, header: string[], fields: (string | undefined)[]): Row {
+  const input: Record<string, unknown> = {}
+  for (const [index, name] of header.entries()) {
+    const text = fields[index]
+    if (text === undefined) continue
+    input[name] = name === 'stock' && /^-?\d+$/.test(text) ? Number(text) : text
+  }
+  if (typeof input['attributes'] === 'string') {
+    try {
+      input['attributes'] = JSON.parse(input['attributes'])
+    } catch {
+      delete input['attributes']
+      const detail = 'is not valid JSON'
+      return { line, input, fault: { pointer: '#/attributes', code: 'malformed', detail } }
+    }
+  }
+  return { line, input }
+}
