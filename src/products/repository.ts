@@ -162,11 +162,11 @@ export async function find(
 /** The condition of the products that filters and `q` select; for any statement on the table. */
 export function selected(sql: Sql, { filters, q }: ProductSelection): Fragment {
   const condition = matching(sql, listed, filters)
-  if (q === undefined) return condition
-  // As it stands in the index.
-  return sql`${condition}
-    and to_words(name || ' ' || coalesce(sku, '') || ' ' || coalesce(description, '')) @@ to_search(${q})`
+  return q === undefined ? condition : sql`${condition} and ${hasWords(sql, q)}`
 }
+
+const hasWords = (sql: Sql, q: string) => sql`
+  id in (select product_id from product_words where words @@ to_search(${q}))`
 
 /**
  * The products beyond a place, in the order of the walk, one more than `limit` when there are more;
@@ -428,24 +428,25 @@ export interface ImportedRows {
   updated: number
   /** Those that were not written; `own` tells that it was this import which took the sku. */
   refused: { sku: string; own: boolean }[]
-  /** What its rows are marked with; undefined when none was written. */
-  mark: string | undefined
+  /** The id of a row that was written, if one was. */
+  witness: number | null
 }
 
 /**
  * Writes a batch of an import, no sku twice in it. A row whose sku is taken is not written, or
  * replaces the other with `replace`, unless that one was written by this very import.
  * @param rows a JSON array of {@link NewProduct}
- * @param mark that of the batches before it
+ * @param witness the id of a row that a batch before this one has written
  */
 export async function importRows(
   sql: Sql,
   rows: string,
   replace: boolean,
-  mark: string | undefined,
+  witness: number | null,
 ): Promise<ImportedRows> {
-  // The transaction or, behind a savepoint, the part of it that wrote the row. 0 is none.
-  const own = sql`products.xmin = ${mark ?? '0'}::xid`
+  // What was written by the transaction or, behind a savepoint, by the part of it that this import is.
+  const own = sql`
+    products.xmin is not distinct from (select xmin from products where id = ${witness})`
   const action = replace
     ? sql`
         update set
@@ -463,7 +464,7 @@ export async function importRows(
       insert into products (sku, name, description, price, currency, stock, attributes)
       select sku, name, description, price, currency, stock, attributes from row
       on conflict (sku) do ${action}
-      returning sku, xmin, xmax = 0 as inserted
+      returning id, sku, xmax = 0 as inserted
     )
     select
       (select count(*) from written where inserted)::integer as inserted,
@@ -472,7 +473,8 @@ export async function importRows(
                 select from products where products.sku = row.sku and ${own}))), '[]')
        from row
        where sku is not null and sku not in (select sku from written where sku is not null)
-      ) as refused`
+      ) as refused,
+      (select max(id) from written) as witness`
   return result
 }
 

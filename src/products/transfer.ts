@@ -119,12 +119,12 @@ export async function importProducts(
   /** One batch is written while the next is read. */
   let writing = Promise.resolve()
 
-  /** What its own rows are marked with. */
-  let mark: string | undefined
+  /** One of the rows that were written: it knows the others. */
+  let witness: number | null = null
 
   const write = async ({ rows, lines }: Batch) => {
-    const result = await repository.importRows(sql, `[${rows.join()}]`, replace, mark)
-    mark = result.mark
+    const result = await repository.importRows(sql, `[${rows.join()}]`, replace, witness)
+    witness ??= result.witness
     counts.inserted += result.inserted
     counts.updated += result.updated
     for (const { sku, own } of result.refused) {
