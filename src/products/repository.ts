@@ -487,7 +487,7 @@ export async function keepSnapshot(sql: Sql): Promise<void> {
 export const csvHeader = `${Object.keys(names).join()}\n`
 
 /** Of an export: so many products are in memory at once, of some 50 kB each at most. */
-const EXPORT_BATCH = 500
+const EXPORT_BATCH = 250
 
 /**
  * The next products of an export in the order of their ids, each on a line of its own: as JSON, or as
