@@ -75,8 +75,11 @@ export async function discardRest(body: Body): Promise<void> {
   }
 }
 
+/** Bodies of which no more is to come. */
+const brokenOff = new WeakSet<object>()
+
 async function* readChunks(body: Body): AsyncGenerator<Uint8Array> {
-  if (!body || body.locked) return
+  if (!body || brokenOff.has(body)) return
   const reader = body.getReader()
   const late = (seconds: number) =>
     new Problem('malformed', `Nothing of the body has come for ${seconds} s.`)
@@ -87,6 +90,7 @@ async function* readChunks(body: Body): AsyncGenerator<Uint8Array> {
       yield value
     }
   } catch (cause) {
+    brokenOff.add(body)
     if (cause instanceof Problem) throw cause
     throw new Problem('malformed', 'The body ended before it was complete.', { cause })
   } finally {
