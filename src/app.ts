@@ -1,15 +1,26 @@
 // The map: everything that is mounted, in the order in which a request meets it.
 import { Hono } from 'hono'
 import { methodNotAllowed } from 'hono/method-not-allowed'
+import type { AppSettings, HousekeepingSettings } from './config.ts'
+import { documentation } from './documentation/routes.ts'
+import { access } from './http/access.ts'
+import { crossOrigin, securityHeaders } from './http/browsers.ts'
 import type { Environment } from './http/environment.ts'
+import { exactPaths, wrongMethod } from './http/methods.ts'
 import { onlyErrors, Problem, problemResponse, renderProblems } from './http/problem.ts'
 import { requestId } from './http/request-id.ts'
 import { wellFormedUrl } from './http/well-formed.ts'
 import { health } from './operations/health.ts'
+import { removeExpired } from './idempotency/repository.ts'
+import type { Chore } from './operations/housekeeping.ts'
 import { requestLog } from './operations/request-log.ts'
+import { tidyChanges } from './products/changes.ts'
 import { products } from './products/routes.ts'
 
-export function createApp() {
+/** Its type is what a typed client is made from. */
+export type App = ReturnType<typeof createApp>
+
+export function createApp(settings: AppSettings) {
   const app = new Hono<Environment>()
   app.onError(renderProblems())
   app.notFound((c) =>
@@ -18,20 +29,18 @@ export function createApp() {
 
   app.use(requestId)
   app.use(requestLog)
+  app.use(securityHeaders)
+  if (settings.corsOrigins) app.use(crossOrigin(settings.corsOrigins))
+  app.use(access(settings.access))
   app.use(
     methodNotAllowed<Environment>({
       app,
-      onMethodNotAllowed: (c, methods) =>
-        problemResponse(
-          new Problem('method_not_allowed', `This resource takes ${methods.join(', ')}.`, {
-            headers: { allow: methods.join(', ') },
-          }),
-          c.var.requestId,
-        ),
+      onMethodNotAllowed: (c, methods) => problemResponse(wrongMethod(methods), c.var.requestId),
     }),
   )
   app.use(onlyErrors)
   app.use(wellFormedUrl)
+  app.use(exactPaths(app))
   app.use(async function lendDatabase(c, next) {
     c.set(
       'database',
@@ -40,5 +49,13 @@ export function createApp() {
     await next()
   })
 
-  return app.route('/', health).route('/products', products)
+  return app.route('/', health).route('/', documentation).route('/products', products)
+}
+
+/** What the doors have done now and then. */
+export function createChores(settings: HousekeepingSettings): Record<string, Chore> {
+  return {
+    idempotency_keys: (database) => database.write(removeExpired),
+    changes: (database) => tidyChanges(database, settings.changesRetentionMs),
+  }
 }

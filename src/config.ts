@@ -1,9 +1,20 @@
 // Every setting of the service, its default and its check, and the one place that builds the database URL.
 import { z } from 'zod'
 import type { DatabaseAddress, SslMode } from './database/connection.ts'
+import { type Access, type ApiKey, keyName, scopes } from './http/access.ts'
+import type { CorsOrigins } from './http/browsers.ts'
+
+/** What both doors read. */
+export interface AppSettings {
+  /** Undefined: everybody may do everything. */
+  access: Access | undefined
+  /** Undefined: pages of other origins are told nothing. */
+  corsOrigins: CorsOrigins | undefined
+}
 
 /** Times are milliseconds here; in the environment they are seconds, decimals allowed. */
 export interface Settings {
+  app: AppSettings
   database: DatabaseAddress
   pool: {
     size: number
@@ -16,7 +27,13 @@ export interface Settings {
   }
   startUp: { attempts: number; delayMs: number }
   http: { host: string; port: number; shutdownTimeoutMs: number }
+  housekeeping: HousekeepingSettings
   logLevel: (typeof logLevels)[number]
+}
+
+/** How long is kept what the service removes by itself. */
+export interface HousekeepingSettings {
+  changesRetentionMs: number
 }
 
 type Environment = Record<string, string | undefined>
@@ -26,6 +43,8 @@ const sslModes = ['disable', 'require', 'verify-full'] as const
 
 /** Timers of more than 2^31 ms (some 24 days) overflow in JavaScript and fire at once; this leaves a margin. */
 const LONGEST_SECONDS = 2_000_000
+/** For what no timer waits for: ten years. */
+const LONGEST_KEPT_SECONDS = 315_360_000
 
 const text = z.string('is required')
 const integer = (fallback: number, least: number, most: number) =>
@@ -35,22 +54,43 @@ const integer = (fallback: number, least: number, most: number) =>
     .transform(Number)
     .refine((n) => n >= least && n <= most, `must be a whole number from ${least} to ${most}`)
     .default(fallback)
-const seconds = (fallback: number, least = 0) => {
-  const expected = `must be a number of seconds from ${least} to ${LONGEST_SECONDS}, such as 2 or 0.5`
+const seconds = (fallback: number, least = 0, most = LONGEST_SECONDS) => {
+  const expected = `must be a number of seconds from ${least} to ${most}, such as 2 or 0.5`
   return z
     .string()
     .regex(/^\d+(\.\d+)?$/, { error: expected, abort: true })
     .transform(Number)
-    .refine((n) => n >= least && n <= LONGEST_SECONDS, expected)
+    .refine((n) => n >= least && n <= most, expected)
     .transform((n) => Math.round(n * 1000))
     .default(fallback * 1000)
 }
-const boolean = (fallback: boolean) =>
-  z.stringbool({ error: 'must be true or false' }).default(fallback)
+const boolean = (fallback: boolean) => {
+  const error = 'must be true or false'
+  // A variable of a Worker may be a boolean itself.
+  return z.union([z.stringbool({ error }), z.boolean()], { error }).default(fallback)
+}
 const choice = <T extends readonly [string, ...string[]]>(values: T, fallback: T[number]) =>
   z.enum(values, `must be one of ${values.join(', ')}`).default(fallback)
 
+const housekeepingSchema = z.object({
+  CHANGES_RETENTION: seconds(604_800, 0, LONGEST_KEPT_SECONDS),
+})
+
+const appSchema = z.object({
+  API_KEYS: z.string('must be text').transform(parseKeys).optional(),
+  PUBLIC_READS: boolean(false),
+  CORS_ORIGINS: z
+    .string('must be text')
+    .transform((value) => (value === '*' ? value : value.split(',').map((part) => part.trim())))
+    .refine(
+      (origins) => origins === '*' || origins.every(isOrigin),
+      'must be * or origins such as https://shop.example.com, separated by commas',
+    )
+    .optional(),
+})
+
 const serviceSchema = z.object({
+  ...housekeepingSchema.shape,
   HOST: z.string().default('0.0.0.0'),
   PORT: integer(8000, 0, 65_535),
   DEBUG: boolean(false),
@@ -79,8 +119,10 @@ const partsSchema = z.object({
 /** Names every fault of the settings, one a line, and never a value: it may be a secret. */
 export class SettingsError extends Error {
   override name = 'SettingsError'
+  readonly faults: string[]
   constructor(faults: string[]) {
     super(`the settings are not complete:\n${faults.map((fault) => `  ${fault}`).join('\n')}`)
+    this.faults = faults
   }
 }
 
@@ -91,10 +133,13 @@ export class SettingsError extends Error {
 export function readSettings(environment: Environment): Settings {
   const [database, databaseFaults] = readAddress(environment)
   const service = serviceSchema.safeParse(withoutEmpty(environment))
-  const faults = [...databaseFaults, ...(service.error ? describe(service.error) : [])]
-  if (!database || !service.success || faults.length > 0) throw new SettingsError(faults)
+  const [app, appFaults] = parseApp(environment)
+  const serviceFaults = service.error ? describe(service.error) : []
+  const faults = [...databaseFaults, ...serviceFaults, ...appFaults]
+  if (!database || !service.success || !app) throw new SettingsError(faults)
   const env = service.data
   return {
+    app,
     database,
     pool: {
       size: env.POOL_SIZE,
@@ -107,8 +152,29 @@ export function readSettings(environment: Environment): Settings {
     },
     startUp: { attempts: env.CONNECT_MAX_RETRIES, delayMs: env.CONNECT_RETRY_DELAY },
     http: { host: env.HOST, port: env.PORT, shutdownTimeoutMs: env.SHUTDOWN_TIMEOUT },
+    housekeeping: { changesRetentionMs: env.CHANGES_RETENTION },
     logLevel: env.DEBUG && env.LOG_LEVEL === 'info' ? 'debug' : env.LOG_LEVEL,
   }
+}
+
+/**
+ * The part of the settings that the Worker's housekeeping needs.
+ * @throws {SettingsError} naming every invalid setting at once
+ */
+export function readHousekeeping(environment: Environment): HousekeepingSettings {
+  const { data, error } = housekeepingSchema.safeParse(withoutEmpty(environment))
+  if (error) throw new SettingsError(describe(error))
+  return { changesRetentionMs: data.CHANGES_RETENTION }
+}
+
+/**
+ * The part of the settings that the Worker reads, too, from its variables and secrets.
+ * @throws {SettingsError} naming every invalid setting at once
+ */
+export function readAppSettings(environment: Record<string, unknown>): AppSettings {
+  const [settings, faults] = parseApp(environment)
+  if (!settings) throw new SettingsError(faults)
+  return settings
 }
 
 /**
@@ -127,6 +193,43 @@ export function databaseUrl(address: DatabaseAddress): string {
   const name = host.includes(':') ? `[${host}]` : encodeURIComponent(host)
   const credentials = `${encodeURIComponent(user)}:${encodeURIComponent(password)}`
   return `postgres://${credentials}@${name}:${port}/${encodeURIComponent(database)}?sslmode=${sslMode}`
+}
+
+function parseApp(environment: Record<string, unknown>): [AppSettings | undefined, string[]] {
+  const parsed = appSchema.safeParse(withoutEmpty(environment))
+  if (!parsed.success) return [undefined, describe(parsed.error)]
+  const { API_KEYS: keys, PUBLIC_READS: publicReads, CORS_ORIGINS: corsOrigins } = parsed.data
+  return [{ access: keys && { keys, publicReads }, corsOrigins }, []]
+}
+
+/** Faults are told by the place of the entry: what stands there may be a key itself. */
+function parseKeys(value: string, { issues }: z.RefinementCtx): ApiKey[] {
+  const seen = new Set<string>()
+  return value.split(',').flatMap((entry, i) => {
+    const fault = (message: string) =>
+      issues.push({ code: 'custom', input: value, message: `entry ${i + 1} ${message}` })
+    const isRepeated = (part: string) => seen.has(part) || !seen.add(part)
+    const [name, scopeName, hash, ...more] = entry.trim().split(':')
+    if (!name || !scopeName || !hash || more.length > 0) {
+      fault('must look like name:scope:sha256hex')
+      return []
+    }
+    const scope = scopes.find((known) => known === scopeName)
+    const digits = hash.toLowerCase()
+    if (!keyName.test(name)) fault('must have a name of 1 to 64 of A-Z a-z 0-9 . _ -')
+    else if (isRepeated(`name ${name}`)) fault('has the name of an entry before it')
+    if (!scope) fault(`must have one of the scopes ${scopes.join(', ')}`)
+    if (!/^[0-9a-f]{64}$/.test(digits)) fault('must end with the SHA-256 of the key, 64 hex digits')
+    else if (isRepeated(`hash ${digits}`)) fault('has the key of an entry before it')
+    const digest = Uint8Array.from(digits.match(/../g) ?? [], (pair) => parseInt(pair, 16))
+    return scope ? { name, scope, digest } : []
+  })
+}
+
+/** As browsers send it: lower case, no port that goes without saying, no path. */
+function isOrigin(text: string): boolean {
+  const url = URL.parse(text)
+  return !!url?.host && !url.host.includes('*') && `${url.protocol}//${url.host}` === text
 }
 
 function readAddress(environment: Environment): [DatabaseAddress | undefined, string[]] {
@@ -181,9 +284,11 @@ function parseUrl(value: string): [DatabaseAddress | undefined, string[]] {
   return faults.length > 0 ? [undefined, faults] : [address, []]
 }
 
-function withoutEmpty(environment: Environment): Record<string, string> {
+function withoutEmpty<T>(environment: Record<string, T | undefined>): Record<string, T> {
   return Object.fromEntries(
-    Object.entries(environment).filter((entry): entry is [string, string] => !!entry[1]),
+    Object.entries(environment).filter(
+      (entry): entry is [string, T] => entry[1] !== undefined && entry[1] !== '',
+    ),
   )
 }
 

@@ -1,15 +1,20 @@
 // The door on Node: settings, pool, proof of the database, server; on a signal it drains and stops.
+import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
 import { createServer, type ServerResponse } from 'node:http'
 import { type AddressInfo, Server as NetServer, type Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { getRequestListener, RequestError } from '@hono/node-server'
 import { pino } from 'pino'
-import { createApp } from './app.ts'
+import { createApp, createChores } from './app.ts'
 import { readSettings, type Settings, SettingsError } from './config.ts'
 import { createPool, type Pool } from './database/pool.ts'
 import { pendingMigrations, waitForDatabase } from './database/verification.ts'
-import { Problem, problemResponse } from './http/problem.ts'
-import { newRequestId } from './http/request-id.ts'
+import { openWarning } from './http/access.ts'
+import { Problem } from './http/problem.ts'
+import { refusal } from './http/refusal.ts'
+import { keepHouse } from './operations/housekeeping.ts'
 import { createLog, rootCause } from './operations/log.ts'
 
 /** Ctrl-C reaches a process twice when npm passes it on: that is one press. */
@@ -26,6 +31,9 @@ const REQUEST_MS = 24 * 3_600_000
 const HALF_SENT_MS = 1000
 /** A log that nobody reads any more does not keep the process. */
 const FLUSH_MS = 1000
+/** Between two rounds of housekeeping; the first comes soon, when the start is over. */
+const HOUSEKEEPING_MS = 60_000
+const FIRST_HOUSEKEEPING_MS = 10_000
 
 const settings = loadSettings()
 /**
@@ -35,11 +43,12 @@ const settings = loadSettings()
 const logOutput = pino.destination({ dest: process.stdout.fd, sync: false })
 const log = createLog(settings.logLevel, logOutput)
 const pool = connect(settings)
-const lent = { database: pool, log, notReady: undefined as string | undefined }
+const lent = { database: pool, log, notReady: undefined as string | undefined, readFile: readPage }
 /** Of each connection the answers that it is owed, and how much of it had been read after the last. */
 const connections = new Map<Socket, { owed: Set<ServerResponse>; readBytes: number }>()
 const server = createHttpServer()
 let stoppedAt: number | undefined
+const housekeeping = new AbortController()
 
 process.on('SIGTERM', (signal) => void stop(signal))
 process.on('SIGINT', (signal) => void stop(signal))
@@ -81,8 +90,13 @@ function connect({ database: address, pool }: Settings): Pool {
   })
 }
 
+async function readPage(name: string) {
+  const body = await readFile(new URL(`documentation/page/${name}`, import.meta.url))
+  return { body, etag: `"${createHash('sha256').update(body).digest('base64url')}"` }
+}
+
 function createHttpServer() {
-  const app = createApp()
+  const app = createApp(settings.app)
   const listener = getRequestListener((request) => app.fetch(request, lent), {
     errorHandler: refuse,
     hostname: 'localhost', // for HTTP/1.0, which needs no Host header
@@ -113,13 +127,12 @@ function createHttpServer() {
 }
 
 /** What the adapter could not make a request of never reached the app. */
-function refuse(error: unknown): Response {
-  const isRequest = error instanceof RequestError
-  if (!isRequest) log.error({ error }, 'request failed')
-  const problem = isRequest
-    ? new Problem('malformed', 'The Host header or the address is not valid.')
-    : new Problem('internal', 'Something went wrong here.')
-  return problemResponse(problem, newRequestId())
+function refuse(error: unknown): Response | Promise<Response> {
+  const problem =
+    error instanceof RequestError
+      ? new Problem('malformed', 'The Host header or the address is not valid.')
+      : new Problem('internal', 'Something went wrong here.', { cause: error })
+  return refusal(problem).fetch(new Request('http://localhost/'), lent)
 }
 
 /** Nothing listens before the database has answered. */
@@ -133,15 +146,27 @@ async function start(): Promise<void> {
     const pending = await pendingMigrations(pool)
     if (pending.length > 0)
       log.warn({ pending }, 'migrations are pending: npm run migrate -- upgrade')
+    if (!settings.app.access) log.warn({}, openWarning)
     const { host, port } = settings.http
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject).listen(port, host, resolve)
     })
     log.info({ host, port: (server.address() as AddressInfo).port }, 'listening')
+    void keepHouseFrom(FIRST_HOUSEKEEPING_MS)
   } catch (error) {
     if (stoppedAt !== undefined) return // the stop has closed the pool under the attempt
     log.fatal({ error }, `cannot start: ${rootCause(error)}`)
     await exit(1)
+  }
+}
+
+/** One round after the other, until the drain. */
+async function keepHouseFrom(delayMs: number): Promise<void> {
+  const { signal } = housekeeping
+  const chores = createChores(settings.housekeeping)
+  for (let ms = delayMs; !signal.aborted; ms = HOUSEKEEPING_MS) {
+    await sleep(ms, undefined, { ref: false, signal }).catch(() => {})
+    await keepHouse(pool, log, chores, signal)
   }
 }
 
@@ -167,6 +192,7 @@ async function crash(error: unknown): Promise<void> {
 /** Answers what was taken, then closes the pool; tells whether it was done in time. */
 async function drain(reason: string): Promise<boolean> {
   lent.notReady = 'The service is draining.'
+  housekeeping.abort()
   const deadline = performance.now() + settings.http.shutdownTimeoutMs
   // Not the method of node:http, which also cuts off answers that have not been sent to their end.
   const closed = new Promise((resolve) => NetServer.prototype.close.call(server, resolve))

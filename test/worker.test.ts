@@ -3,6 +3,7 @@ import { expect, test } from 'vitest'
 import { databaseUrl } from '../src/config.ts'
 import { createApi, expectProblem, product } from './support/api.ts'
 import { backends, blocked, createDatabase, killBackends, lockTable } from './support/database.ts'
+import { makeKey } from './support/keys.ts'
 import { startProxy } from './support/proxy.ts'
 import { startWorker } from './support/worker.ts'
 
@@ -15,6 +16,32 @@ test('without the binding every request that needs it fails, and the log says wh
   expectProblem(await api.get('/products'), 500, 'internal')
   expectProblem(await api.post('/products', product()), 500, 'internal')
   await expect.poll(() => JSON.stringify(worker.log)).toContain('The binding HYPERDRIVE is missing')
+})
+
+test('with settings that are not valid every request fails, and the log names the faults', async () => {
+  const { key, headers, entry } = makeKey('ci', 'admin')
+  const settings = { API_KEYS: `${entry},${key}`, PUBLIC_READS: 'maybe', CORS_ORIGINS: key }
+  const { url: databaseUrl } = await createDatabase()
+  const worker = await startWorker({ databaseUrl, settings })
+  const api = createApi(worker.url)
+  for (const path of ['/health', '/ready', '/products', '/nowhere', '/docs', '/openapi.json']) {
+    const answer = await api.get(path, { ...headers, 'x-request-id': 'mine' })
+    expect(expectProblem(answer, 503, 'unavailable').request_id).toBe('mine')
+  }
+  expectProblem(await api.post('/products', product(), headers), 503, 'unavailable')
+  expectProblem(await api.request('OPTIONS', '/products'), 503, 'unavailable')
+  await expect
+    .poll(() => worker.log.filter(({ level }) => level === 'error'))
+    .toEqual([
+      expect.objectContaining({
+        faults: [
+          'API_KEYS entry 2 must look like name:scope:sha256hex',
+          'PUBLIC_READS must be true or false',
+          'CORS_ORIGINS must be * or origins such as https://shop.example.com, separated by commas',
+        ],
+      }),
+    ])
+  expect(worker.output()).not.toContain(key)
 })
 
 test('no connection outlives its request', async () => {

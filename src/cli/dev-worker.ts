@@ -9,6 +9,9 @@ import { endGroup, onInterrupt, signalGroup, startGroup } from './processes.ts'
 /** Where wrangler looks for the database of the binding HYPERDRIVE in a local run. */
 const VARIABLE = 'CLOUDFLARE_HYPERDRIVE_LOCAL_CONNECTION_STRING_HYPERDRIVE'
 
+/** What a deployed Worker has as secrets and variables. */
+const SETTINGS = ['API_KEYS', 'PUBLIC_READS', 'CORS_ORIGINS', 'LOG_LEVEL']
+
 if (existsSync('.env')) process.loadEnvFile('.env')
 const env = {
   ...process.env,
@@ -49,5 +52,7 @@ function findWrangler(): string {
 
 function parameters(): string[] {
   const port = process.env['PORT'] || '8787'
-  return ['dev', '--local', '--ip', '127.0.0.1', '--port', port]
+  const given = SETTINGS.filter((name) => process.env[name])
+  const variables = given.flatMap((name) => ['--var', `${name}:${process.env[name]}`])
+  return ['dev', '--local', '--ip', '127.0.0.1', '--port', port, ...variables]
 }

@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { databaseUrl, readSettings } from '../config.ts'
 import { openConnection, type DatabaseAddress, type Sql } from '../database/connection.ts'
-import { startPostgres } from './embedded-postgres.ts'
+import { DEVELOPMENT, startPostgres } from './embedded-postgres.ts'
 import {
   endGroup,
   hasEnded,
@@ -21,7 +21,6 @@ import {
 import { sampleProducts } from './sample-products.ts'
 
 const HOST = '127.0.0.1'
-const DATABASE = 'larder'
 /** How long the service may take to answer for the first time. */
 const START_MS = 20_000
 
@@ -48,9 +47,9 @@ async function dev(): Promise<never> {
   if (existsSync('.env')) process.loadEnvFile('.env')
   const settings = readSettings({ ...process.env, DATABASE_URL: 'postgres://not@yet/known' })
   const port = await findPort(settings.http.port)
-  const server = await startPostgres({ folder: '.data/postgres-16' })
+  const server = await startPostgres({ folder: DEVELOPMENT.folder })
   try {
-    const address = { ...server.address, database: DATABASE }
+    const address = { ...server.address, database: DEVELOPMENT.database }
     const env = { ...process.env, DATABASE_URL: databaseUrl(address), HOST, PORT: String(port) }
     await createDatabase(server.address)
     await withNode(['src/cli/migrate.ts', 'upgrade', 'head'], env, async ({ ended }) => {
@@ -100,8 +99,9 @@ async function findPort(wanted: number): Promise<number> {
 
 async function createDatabase(superuser: DatabaseAddress): Promise<void> {
   await withConnection(superuser, async ({ run, sql }) => {
-    const found = await sql`select from pg_database where datname = ${DATABASE}`
-    if (found.length === 0) await run(`create database ${DATABASE}`)
+    const { database } = DEVELOPMENT
+    const found = await sql`select from pg_database where datname = ${database}`
+    if (found.length === 0) await run(`create database ${database}`)
   })
 }
 

@@ -43,6 +43,9 @@ interface Options {
   settings?: Record<string, string>
 }
 
+/** What `npm run dev` keeps: where, from the root of the checkout, and the name of its database. */
+export const DEVELOPMENT = { folder: '.data/postgres-16', database: 'larder' }
+
 const PASSWORD = 'postgres'
 /** What the leash does when this process is gone; $1 is the data folder. */
 const STOP = 'kill -s INT "$0"'
@@ -111,6 +114,22 @@ export async function startPostgres(options: Options = {}): Promise<EmbeddedPost
   }
 }
 
+/**
+ * The server that another process runs in a folder, such as `npm run dev`; it is left alone.
+ * @returns the superuser's way in, or undefined when there is none that is ready and has its owner
+ */
+export async function findPostgres(folder: string): Promise<DatabaseAddress | undefined> {
+  const found = await locate(resolve(folder), await findAccount(folder))
+  const [pid, dataFolder, , port, , , , state] = await readPidFile(found)
+  if (!pid || state?.trim() !== 'ready') return undefined
+  const command = await commandOf(pid)
+  const owner = /larder\.owner=(\d+)/.exec(command)?.[1]
+  if (!command.includes(` -D ${dataFolder} `) || !owner || !(await commandOf(owner))) {
+    return undefined
+  }
+  return addressAt(Number(port))
+}
+
 function addressAt(port: number): DatabaseAddress {
   const [host, user, database] = ['127.0.0.1', 'postgres', 'postgres']
   return { host, port, user, password: PASSWORD, database, sslMode: 'disable' }
@@ -120,16 +139,8 @@ function addressAt(port: number): DatabaseAddress {
 async function prepareFolder(wanted: string | undefined, account: Account, binaries: string) {
   let folder: string | undefined
   if (wanted !== undefined) {
-    folder = resolve(wanted)
-    await fs.mkdir(dirname(folder), { recursive: true })
-    if (!canEnter(account, dirname(folder))) {
-      const hash = createHash('sha256').update(folder).digest('hex').slice(0, 12)
-      folder = join(SHARED_FOLDER, `larder-data-${hash}`)
-      const found = await fs.lstat(folder).catch(() => undefined)
-      if (found && (!found.isDirectory() || found.uid !== account?.uid)) {
-        throw new Error(`${folder} is not a folder of PostgreSQL's account: remove it`)
-      }
-    }
+    await fs.mkdir(dirname(resolve(wanted)), { recursive: true })
+    folder = await locate(resolve(wanted), account)
     if (existsSync(join(folder, 'PG_VERSION'))) return folder
   }
   const parent = canEnter(account, tmpdir()) ? tmpdir() : SHARED_FOLDER
@@ -144,6 +155,18 @@ async function prepareFolder(wanted: string | undefined, account: Account, binar
     throw error
   }
   return folder ?? draft
+}
+
+/** The folder itself, or one that stands for it where the account cannot enter it. */
+async function locate(wanted: string, account: Account): Promise<string> {
+  if (canEnter(account, dirname(wanted))) return wanted
+  const hash = createHash('sha256').update(wanted).digest('hex').slice(0, 12)
+  const folder = join(SHARED_FOLDER, `larder-data-${hash}`)
+  const found = await fs.lstat(folder).catch(() => undefined)
+  if (found && (!found.isDirectory() || found.uid !== account?.uid)) {
+    throw new Error(`${folder} is not a folder of PostgreSQL's account: remove it`)
+  }
+  return folder
 }
 
 async function initialise(initdb: string, folder: string, kept: boolean, account: Account) {

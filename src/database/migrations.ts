@@ -3,4 +3,6 @@
 export const migrations: readonly string[] = [
   '20261122160000000_create-products',
   '20261122183000000_index-products',
+  '20261122184500000_record-changes',
+  '20261122190000000_keep-idempotency-keys',
 ]

@@ -2,29 +2,57 @@
 import type { Context, MiddlewareHandler } from 'hono'
 import { Problem } from './problem.ts'
 
-const MAX_BYTES = 1024 * 1024
-const MOST_DISCARDED_BYTES = 16 * MAX_BYTES
+const MIB = 1024 * 1024
+const MOST_DISCARDED_BYTES = 16 * MIB
 
-/** The body as the `json` target of the validator. `mediaTypes` are the ones the route takes. */
-export function readJson(...mediaTypes: string[]): MiddlewareHandler {
-  return async function readJson(c, next) {
+/**
+ * The body as the `json` target of the validator. `mediaTypes` are the ones the route takes; they are
+ * kept beside it, so that a test can hold the OpenAPI document against them.
+ */
+export const readJson = (...mediaTypes: string[]) => readJsonUpTo(MIB, ...mediaTypes)
+
+/** Likewise, with a limit of its own. */
+export function readJsonUpTo(maxBytes: number, ...mediaTypes: string[]): MiddlewareHandler {
+  const read: MiddlewareHandler = async function readJson(c, next) {
     checkMediaType(c, mediaTypes)
+    const bytes = await readBytes(c.req.raw, maxBytes)
     // As text, which Hono parses. What is parsed it would write out and parse again: 1e400, which
-    // is Infinity to JavaScript, would come out as null. A promise, for an empty text is none to it.
-    Object.assign(c.req.bodyCache, { text: Promise.resolve(decode(await readBytes(c.req.raw))) })
+    // is Infinity to JavaScript, would come out as null. Promises, for an empty text is none to it.
+    const text = Promise.resolve(decode(bytes))
+    Object.assign(c.req.bodyCache, { text, arrayBuffer: Promise.resolve(bytes) })
     await next()
   }
+  return Object.assign(read, { mediaTypes })
 }
 
 /**
  * @returns the one of `mediaTypes` that the body is
  * @throws {Problem} `unsupported_media_type`
  */
-export function checkMediaType(c: Context, mediaTypes: string[]): string {
-  const [mediaType, ...parameters] = (c.req.header('content-type') ?? '')
+/** For a body that the handler takes in itself, as a stream. */
+export function takeStream(...mediaTypes: string[]): MiddlewareHandler {
+  const take: MiddlewareHandler = async function takeStream(c, next) {
+    checkMediaType(c, mediaTypes)
+    await next()
+  }
+  return Object.assign(take, { mediaTypes })
+}
+
+/** In lower case, without its parameters; empty when there is none. */
+export function mediaTypeOf(c: Context): string {
+  return contentType(c)[0]!
+}
+
+function contentType(c: Context): string[] {
+  const header = c.req.header('content-type') ?? ''
+  return header
     .toLowerCase()
     .split(';')
     .map((part) => part.trim())
+}
+
+function checkMediaType(c: Context, mediaTypes: string[]) {
+  const [mediaType, ...parameters] = contentType(c)
   const charset = parameters.find((parameter) => parameter.startsWith('charset='))
   const encoding = c.req.header('content-encoding')?.toLowerCase() ?? 'identity'
   if (
@@ -40,31 +68,33 @@ export function checkMediaType(c: Context, mediaTypes: string[]): string {
       },
     )
   }
-  return mediaType!
 }
 
-async function readBytes(request: Request): Promise<ArrayBuffer> {
+async function readBytes(request: Request, maxBytes: number): Promise<ArrayBuffer> {
   const length = request.headers.get('content-length')
-  if (length !== null && Number(length) > MAX_BYTES) throw tooLarge()
+  if (length !== null && Number(length) > maxBytes) throw tooLarge(maxBytes)
   try {
     // A server reads no more than the length that it was told, so there is nothing to count.
-    return length === null ? await readCounted(request.body) : await request.arrayBuffer()
+    return length === null ? await readCounted(request.body, maxBytes) : await request.arrayBuffer()
   } catch (cause) {
     if (cause instanceof Problem) throw cause
     throw new Problem('malformed', 'The body ended before it was complete.', { cause })
   }
 }
 
-async function readCounted(body: ReadableStream<Uint8Array> | null): Promise<ArrayBuffer> {
-  const bytes = new ArrayBuffer(0, { maxByteLength: MAX_BYTES })
+async function readCounted(
+  body: ReadableStream<Uint8Array> | null,
+  maxBytes: number,
+): Promise<ArrayBuffer> {
+  const bytes = new ArrayBuffer(0, { maxByteLength: maxBytes })
   const reader = body?.getReader()
   for (;;) {
     const { done, value } = (await reader?.read()) ?? { done: true }
     if (done || !value) return bytes.slice(0)
     const start = bytes.byteLength
-    if (start + value.length > MAX_BYTES) {
+    if (start + value.length > maxBytes) {
       await discard(reader!)
-      throw tooLarge()
+      throw tooLarge(maxBytes)
     }
     bytes.resize(start + value.length)
     new Uint8Array(bytes, start).set(value)
@@ -92,6 +122,6 @@ function decode(bytes: ArrayBuffer): string {
   }
 }
 
-function tooLarge() {
-  return new Problem('too_large', `The body is larger than ${MAX_BYTES} bytes.`)
+function tooLarge(maxBytes: number) {
+  return new Problem('too_large', `The body is larger than ${maxBytes} bytes.`)
 }

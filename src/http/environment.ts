@@ -16,9 +16,15 @@ export interface Environment {
     log: Log
     /** Why no traffic should come here, whatever the database says; undefined when it should. */
     notReady: string | undefined
+    /** A file of src/documentation/page, which lie beside the code and not in it. */
+    readFile: (
+      name: string,
+    ) => Promise<{ body: Uint8Array<ArrayBuffer> | ReadableStream; etag: string }>
   }
   Variables: {
     requestId: string
+    /** The name of the key that was sent; empty without one, and when the service is open. */
+    caller: string
     /** The pool as this request sees it: a wait for a connection ends when the client goes away. */
     database: Database
   }

@@ -10,6 +10,8 @@ export interface Line {
 }
 
 export type Body = ReadableStream<Uint8Array> | null
+/** Sees every byte of a body as it is read, and is waited for. */
+export type OnChunk = (chunk: Uint8Array) => Promise<void>
 
 /** Of a line, without its end. */
 export const MOST_LINE_BYTES = 1024 * 1024
@@ -23,10 +25,7 @@ const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
  * stop early; `onChunk` sees every byte that was read.
  * @throws {Problem} `malformed` for a body that ends half way or is not UTF-8, `too_large` for a line
  */
-export async function* readLines(
-  body: Body,
-  onChunk?: (chunk: Uint8Array) => void,
-): AsyncGenerator<Line[]> {
+export async function* readLines(body: Body, onChunk?: OnChunk): AsyncGenerator<Line[]> {
   // The beginning of a line whose end has not come. It grows by doubling: a list of the pieces would
   // let a body in pieces of one byte take a hundred times its size.
   let begun = new Uint8Array(64 * 1024)
@@ -43,7 +42,7 @@ export async function* readLines(
     length += bytes.length
   }
   for await (const chunk of readChunks(body)) {
-    onChunk?.(chunk)
+    await onChunk?.(chunk)
     const end = chunk.lastIndexOf(LINE_FEED)
     if (end === -1) {
       keep(chunk)
@@ -68,18 +67,22 @@ export async function* readLines(
 
 /** Takes in the rest of a body that is refused: most clients look at no answer before all is sent. */
 export async function discardRest(body: Body): Promise<void> {
-  try {
-    for await (const _ of readChunks(body));
-  } catch {
+  await readRest(body, () => Promise.resolve()).catch(() => {
     // It broke off: there is nobody left to answer.
-  }
+  })
+}
+
+/** @throws {Problem} `malformed`, when it ends half way */
+export async function readRest(body: Body, onChunk: OnChunk): Promise<void> {
+  for await (const chunk of readChunks(body)) await onChunk(chunk)
 }
 
 /** Bodies of which no more is to come. */
 const brokenOff = new WeakSet<object>()
 
 async function* readChunks(body: Body): AsyncGenerator<Uint8Array> {
-  if (!body || brokenOff.has(body)) return
+  if (!body) return
+  if (brokenOff.has(body)) throw new Problem('malformed', 'The body has broken off.')
   const reader = body.getReader()
   const late = (seconds: number) =>
     new Problem('malformed', `Nothing of the body has come for ${seconds} s.`)

@@ -2,6 +2,7 @@
 import type { Context } from 'hono'
 import { z } from 'zod'
 import { isBackwards, type Place } from '../database/keyset.ts'
+import { sendJson } from './json.ts'
 import { Problem } from './problem.ts'
 
 /** One row of a list. */
@@ -28,7 +29,8 @@ const Way = z.enum(['after', 'before', 'from', 'to'])
 /** A client takes some 16 kB of headers, a proxy often less. What is longer is in the body alone. */
 const LONGEST_LINKS = 8192
 
-export function pageResponse(c: Context, page: Page): Response {
+/** `Body` is how a client sees it. */
+export function pageResponse<Body>(c: Context, page: Page) {
   const { total, count } = page
   const back = isBackwards(page.place)
   const read = page.rows.slice(0, page.limit)
@@ -38,10 +40,7 @@ export function pageResponse(c: Context, page: Page): Response {
     `{"items":[${items.map((item) => item.json).join(',')}],` +
     `"next_cursor":${JSON.stringify(cursors.next)},"prev_cursor":${JSON.stringify(cursors.prev)}` +
     `${count ? `,"total":${total},"total_is":"${count}"` : ''}}`
-  return c.body(json, 200, {
-    'content-type': 'application/json',
-    ...pageLinks(c.req.url, cursors),
-  })
+  return sendJson<Body>(c, json, 200, pageLinks(c.req.url, cursors))
 }
 
 function cursorsOf({ rows, limit, place, binding }: Page, items: Row[]) {

@@ -4,7 +4,8 @@ import { HTTPException } from 'hono/http-exception'
 import { DatabaseError, type DatabaseErrorKind } from '../database/errors.ts'
 import type { Environment } from './environment.ts'
 
-const catalogue = {
+/** The status and the title of each code. */
+export const catalogue = {
   malformed: [400, 'The request cannot be parsed'],
   unauthorized: [401, 'The request needs a key'],
   forbidden: [403, 'The key does not reach so far'],
@@ -36,6 +37,17 @@ export interface Fault {
   line?: number
   code: string
   detail: string
+}
+
+/** What a client reads; `errors` is there for invalid input and for conflicts that have a place. */
+export interface ProblemDocument {
+  type: string
+  title: string
+  status: number
+  detail: string
+  code: ProblemCode
+  request_id: string
+  errors?: Fault[]
 }
 
 /** Where codes share a status, the first of them is the general one. */
@@ -117,8 +129,14 @@ export const onlyErrors: MiddlewareHandler = async function onlyErrors(_, next) 
 }
 
 export function problemResponse(problem: Problem, requestId: string): Response {
+  const { status, headers, body } = problemDocument(problem, requestId)
+  return new Response(body, { status, headers: { ...headers, 'x-request-id': requestId } })
+}
+
+/** What `problemResponse` answers, apart from the header of the one request. */
+export function problemDocument(problem: Problem, requestId: string) {
   const [status, title] = catalogue[problem.code]
-  const body = {
+  const document: ProblemDocument = {
     type: `/problems/${problem.code}`,
     title,
     status,
@@ -127,18 +145,16 @@ export function problemResponse(problem: Problem, requestId: string): Response {
     request_id: requestId,
     ...(problem.faults ? { errors: problem.faults } : {}),
   }
-  return new Response(JSON.stringify(body), {
-    status,
-    headers: {
-      'content-type': 'application/problem+json',
-      'x-request-id': requestId,
-      ...(problem.code === 'unavailable' ? { 'retry-after': '1' } : {}),
-      ...problem.headers,
-    },
-  })
+  const headers: Record<string, string> = {
+    'content-type': 'application/problem+json',
+    ...(problem.code === 'unavailable' ? { 'retry-after': '1' } : {}),
+    ...problem.headers,
+  }
+  return { status, headers, body: JSON.stringify(document) }
 }
 
-function toProblem(error: Error, constraints: ConstraintFaults): Problem {
+/** What a client is told of a failure, whatever its source. */
+export function toProblem(error: Error, constraints: ConstraintFaults): Problem {
   if (error instanceof Problem) return error
   if (error instanceof DatabaseError) return fromDatabase(error, constraints)
   if (error instanceof HTTPException) {

@@ -1,5 +1,6 @@
 // The one way from input to typed values: @hono/zod-validator, with every fault told as a problem.
 import { zValidator } from '@hono/zod-validator'
+import type { MiddlewareHandler } from 'hono'
 import { z } from 'zod'
 import { type Fault, Problem } from './problem.ts'
 
@@ -10,19 +11,22 @@ export const MOST_FAULTS = 100
 
 /**
  * Checks a part of the request against a schema. The handler gets the value by `c.req.valid(target)`.
+ * What it checks is kept beside it, so that a test can hold the OpenAPI document against it.
  * @throws {Problem} `validation`, with every fault and its place
  */
-export const valid = <Schema extends z.ZodType, T extends Target>(target: T, schema: Schema) =>
-  zValidator(target, schema, (result) => {
+export const valid = <Schema extends z.ZodType, T extends Target>(target: T, schema: Schema) => {
+  const validator = zValidator(target, schema, (result) => {
     if (result.success) return
     const faults = result.error.issues.flatMap((issue) => toFaults(target, issue, result.data))
     throw new Problem('validation', 'The request has values that are not valid.', {
       faults: faults.slice(0, MOST_FAULTS),
     })
   })
+  return Object.assign(validator, { target, schema })
+}
 
-/** For a route that takes no query parameters. */
-export const withoutQuery = valid('query', z.strictObject({}))
+/** For a route that takes no query parameters; a plain handler, so the typed client asks for none. */
+export const withoutQuery: MiddlewareHandler = valid('query', z.strictObject({}))
 
 /** For `refine`: a rule of our own, with the code that the client is told. */
 export const rule = (code: string, detail: string) => ({ error: detail, params: { code } })
@@ -39,7 +43,7 @@ export const atMost = (most: number) => rule('too_big', `must have at most ${mos
 /** What the client is told of an issue that zod found in `input`. */
 export function toFaults(target: Target, issue: z.core.$ZodIssue, input: unknown): Fault[] {
   if (issue.code === 'unrecognized_keys') {
-    return issue.keys.map((key) => ({
+    return issue.keys.slice(0, MOST_FAULTS).map((key) => ({
       ...place(target, [...issue.path, key]),
       code: 'unknown',
       detail: target === 'json' ? 'is not a field of this resource' : 'is not a known parameter',

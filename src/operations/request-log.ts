@@ -10,6 +10,7 @@ export const requestLog: MiddlewareHandler<Environment> = async function request
       request_id: c.var.requestId,
       method: c.req.method,
       path: c.req.path,
+      caller: c.var.caller || undefined,
       status: c.res.status,
       duration_ms: Math.round((performance.now() - start) * 10) / 10,
     },

@@ -2,10 +2,10 @@
 import type { Fragment, Sql } from '../database/connection.ts'
 import { type Column, type Columns, matching } from '../database/filters.ts'
 import { commaList, keyset, type Place } from '../database/keyset.ts'
-import type { NewProduct, ProductPage, ProductPatch, ProductSelection } from './schema.ts'
+import type { NewProduct, ProductQuery, ProductPatch, ProductSelection } from './schema.ts'
 
 type ListedField = ProductSelection['filters'][number]['field']
-type ShownField = NonNullable<ProductPage['fields']>[number]
+type ShownField = NonNullable<ProductQuery['fields']>[number]
 
 /** A product with its JSON as the API shows it. */
 export interface StoredProduct {
@@ -69,6 +69,20 @@ const only = (sql: Sql, fields: ShownField[]) =>
     fields.map((field) => names[field](sql)),
   )
 
+/** The versions in which a product is read or changed: among these, and in none of those. */
+interface Condition {
+  match?: number[] | undefined
+  noneMatch?: number[] | '*' | undefined
+}
+
+const holds = (sql: Sql, { match, noneMatch }: Condition) => sql`
+  ${match ? sql`and version = any (${`{${match.join()}}`}::bigint[])` : sql``}
+  ${noneMatch === '*' ? sql`and false` : sql``}
+  ${Array.isArray(noneMatch) ? sql`and version <> all (${`{${noneMatch.join()}}`}::bigint[])` : sql``}`
+
+/** So many changes are removed by one statement. */
+const PURGE_BATCH = 1000
+
 /** @throws {DatabaseError} `conflict`, when the sku is taken */
 export async function create(sql: Sql, product: NewProduct): Promise<StoredProduct> {
   const { sku, name, description, price, currency, stock, attributes } = product
@@ -82,10 +96,64 @@ export async function create(sql: Sql, product: NewProduct): Promise<StoredProdu
   return rows[0]!
 }
 
-export async function find(sql: Sql, id: number): Promise<StoredProduct | undefined> {
+/** One of many, as it was written: `json` is null where another product has its sku. */
+interface Written {
+  json: string | null
+  inserted: boolean
+}
+
+/**
+ * Writes many products in one statement, and returns them in their order, in which new ones get
+ * their ids. A sku that is known is left alone, or its product replaced when `replacing`. No sku may
+ * be there twice.
+ *
+ * The rows are written in the order of their skus, so that two writers who have some in common wait
+ * for each other and never both at once.
+ */
+export async function createMany(
+  sql: Sql,
+  products: NewProduct[],
+  replacing: boolean,
+): Promise<Written[]> {
+  return sql<Written[]>`
+    with input as materialized (
+      select nextval((select pg_get_serial_sequence('products', 'id')::regclass)) as id, sent.*
+      from rows from (
+        jsonb_to_recordset(${sql.json(products)}) as (
+          sku text, name text, description text, price numeric, currency text, stock integer, attributes jsonb)
+      ) with ordinality as sent (sku, name, description, price, currency, stock, attributes, place)
+      order by place
+    ), product as (
+      insert into products (id, sku, name, description, price, currency, stock, attributes)
+      overriding system value
+      select id, sku, name, description, price, currency, stock, attributes
+      from input
+      order by sku collate "C"
+      on conflict (sku) ${
+        replacing
+          ? sql`do update
+              set name = excluded.name, description = excluded.description, price = excluded.price,
+                  currency = excluded.currency, stock = excluded.stock, attributes = excluded.attributes`
+          : sql`do nothing`
+      }
+      returning ${columns(sql)}
+    )
+    select created.id is not null as inserted,
+           case when created.id is not null then row_to_json(created) else row_to_json(replaced) end::text as json
+    from input
+    left join product as created on created.id = input.id
+    left join product as replaced on replaced.sku = input.sku
+    order by place`
+}
+
+export async function find(
+  sql: Sql,
+  id: number,
+  condition: Condition = {},
+): Promise<StoredProduct | undefined> {
   const rows = await sql<StoredProduct[]>`
     with product as (
-      select ${columns(sql)} from products where id = ${id}
+      select ${columns(sql)} from products where id = ${id} ${holds(sql, condition)}
     )
     select id, version, row_to_json(product)::text as json from product`
   return rows[0]
@@ -94,11 +162,11 @@ export async function find(sql: Sql, id: number): Promise<StoredProduct | undefi
 /** The condition of the products that filters and `q` select; for any statement on the table. */
 export function selected(sql: Sql, { filters, q }: ProductSelection): Fragment {
   const condition = matching(sql, listed, filters)
-  if (q === undefined) return condition
-  // As it stands in the index.
-  return sql`${condition}
-    and to_words(name || ' ' || coalesce(sku, '') || ' ' || coalesce(description, '')) @@ to_search(${q})`
+  return q === undefined ? condition : sql`${condition} and ${hasWords(sql, q)}`
 }
+
+const hasWords = (sql: Sql, q: string) => sql`
+  id in (select product_id from product_words where words @@ to_search(${q}))`
 
 /**
  * The products beyond a place, in the order of the walk, one more than `limit` when there are more;
@@ -110,7 +178,7 @@ export function selected(sql: Sql, { filters, q }: ProductSelection): Fragment {
  */
 export async function list(
   sql: Sql,
-  request: ProductPage,
+  request: ProductQuery,
   place: Place | undefined,
 ): Promise<{ rows: ListedProduct[]; total: number | undefined }> {
   const { limit, sort, fields, count } = request
@@ -150,6 +218,7 @@ export async function replace(
   sql: Sql,
   id: number,
   product: NewProduct,
+  condition: Condition,
 ): Promise<StoredProduct | undefined> {
   const { sku, name, description, price, currency, stock, attributes } = product
   const rows = await sql<StoredProduct[]>`
@@ -157,7 +226,7 @@ export async function replace(
       update products
       set sku = ${sku}, name = ${name}, description = ${description}, price = ${price},
           currency = ${currency}, stock = ${stock}, attributes = ${sql.json(attributes)}
-      where id = ${id}
+      where id = ${id} ${holds(sql, condition)}
       returning ${columns(sql)}
     )
     select id, version, row_to_json(product)::text as json from product`
@@ -172,8 +241,9 @@ export async function change(
   sql: Sql,
   id: number,
   patch: ProductPatch,
+  condition: Condition,
 ): Promise<StoredProduct | undefined> {
-  if (Object.keys(patch).length === 0) return find(sql, id)
+  if (Object.keys(patch).length === 0) return find(sql, id, condition)
   const rows = await sql<StoredProduct[]>`
     with patch as (
       select ${sql.json(patch)}::jsonb as fields
@@ -190,33 +260,193 @@ export async function change(
                           else jsonb_merge_patch(attributes, coalesce(fields -> 'attributes', '{}'))
                         end
       from patch
-      where id = ${id}
+      where id = ${id} ${holds(sql, condition)}
       returning ${columns(sql)}
     )
     select id, version, row_to_json(product)::text as json from product`
   return rows[0]
 }
 
-/** Whether there was one to remove. */
-export async function remove(sql: Sql, id: number): Promise<boolean> {
-  const rows = await sql<{ id: number }[]>`delete from products where id = ${id} returning id`
+/** Adds to the stock, or takes from it; nothing when that would leave the range of a stock. */
+export async function adjustStock(
+  sql: Sql,
+  id: number,
+  delta: number,
+  condition: Condition,
+): Promise<StoredProduct | undefined> {
+  const rows = await sql<StoredProduct[]>`
+    with product as (
+      update products
+      set stock = stock + ${delta}::integer
+      where id = ${id} ${holds(sql, condition)}
+        and stock::bigint + ${delta}::bigint between 0 and 2147483647
+      returning ${columns(sql)}
+    )
+    select id, version, row_to_json(product)::text as json from product`
+  return rows[0]
+}
+
+/** The id, when there was one to remove. */
+export async function remove(
+  sql: Sql,
+  id: number,
+  condition: Condition,
+): Promise<{ id: number } | undefined> {
+  const rows = await sql<{ id: number }[]>`
+    delete from products where id = ${id} ${holds(sql, condition)} returning id`
+  return rows[0]
+}
+
+/** A place among the changes: those of another era, from before a restore, stand in no order with it. */
+export interface Position {
+  era: string
+  /** Numbers as text: they may be beyond what JavaScript counts exactly. */
+  xid: string
+  seq: string
+}
+
+/**
+ * The changes after a position, oldest first: every one that is committed, once all the transactions
+ * are over that could still write one before it. Without a position they begin with the oldest that
+ * is kept; `now` skips what there is. One row comes back also when there is none: its position is
+ * the one to go on from, and its `json` is null.
+ * @returns undefined, when changes after the position are not kept any more, or it is none of theirs
+ */
+export async function changes(
+  sql: Sql,
+  after: Position | 'now' | undefined,
+  limit: number,
+): Promise<(Position & { json: string | null })[] | undefined> {
+  const rows = await sql<(Position & { json: string | null; is_kept: boolean })[]>`
+    with kept as (
+      select era, xid, seq, pg_snapshot_xmin(pg_current_snapshot()) as horizon
+      from product_changes_start
+    ), place as (
+      ${
+        after === undefined
+          ? sql`select *, true as is_kept from kept`
+          : after === 'now'
+            ? // Not the horizon itself: a crash may take back transaction ids that nothing was written with.
+              sql`
+              select era, coalesce(newest.xid, kept.xid) as xid, coalesce(newest.seq, kept.seq) as seq,
+                     horizon, true as is_kept
+              from kept left join lateral (
+                select xid, seq from product_changes
+                where xid < horizon order by xid desc, seq desc limit 1
+              ) as newest on true`
+            : sql`
+              select era, after.xid, after.seq, horizon,
+                     era = ${after.era} and (kept.xid, kept.seq) <= (after.xid, after.seq)
+                       and after.xid <= horizon as is_kept
+              from kept, (select ${after.xid}::xid8 as xid, ${after.seq}::bigint as seq) as after`
+      }
+    )
+    select is_kept, era, coalesce(change.xid, place.xid)::text as xid,
+           coalesce(change.seq, place.seq)::text as seq, change.json::text as json
+    from place left join lateral (
+      select xid, seq, (
+        select row_to_json(item) from (
+          select op, product_id as id, version,
+                 to_char(at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as at,
+                 (select row_to_json(stored)
+                  from (select ${columns(sql)} from jsonb_populate_record(null::products, product)) as stored
+                  where product is not null) as product
+        ) as item
+      ) as json
+      from product_changes
+      where is_kept and (xid, seq) > (place.xid, place.seq) and xid < horizon
+      order by xid, seq
+      limit ${limit}
+    ) as change on true
+    order by change.xid, change.seq`
+  return rows[0]?.is_kept ? rows : undefined
+}
+
+/**
+ * Removes the oldest changes, as far as they are older than `retentionMs`, and not more than a batch
+ * of them. It waits for nobody and nobody waits for it: writers and readers touch no row that it
+ * locks, and where two run at once, one leaves the work to the other.
+ * @returns how many it removed
+ */
+export async function purgeChanges(sql: Sql, retentionMs: number): Promise<number> {
+  const rows = await sql<{ count: number }[]>`
+    with start as (
+      select xid, seq from product_changes_start for update skip locked
+    ), oldest as materialized (
+      select change.* from start cross join lateral (
+        select xid, seq, at from product_changes
+        where (xid, seq) > (start.xid, start.seq)
+          and xid < pg_snapshot_xmin(pg_current_snapshot())
+        order by xid, seq
+        limit ${PURGE_BATCH}
+      ) as change
+    ), young as (
+      select xid, seq from oldest
+      where at >= now() - ${retentionMs}::float8 * interval '1 ms'
+      order by xid, seq limit 1
+    ), removed as (
+      delete from product_changes using oldest
+      where (product_changes.xid, product_changes.seq) = (oldest.xid, oldest.seq)
+        and not exists (
+          select from young where (young.xid, young.seq) <= (oldest.xid, oldest.seq))
+      returning oldest.xid, oldest.seq
+    ), moved as (
+      update product_changes_start
+      set (xid, seq) = (select xid, seq from removed order by xid desc, seq desc limit 1)
+      where exists (select from removed)
+    )
+    select count(*)::int as count from removed`
+  return rows[0]!.count
+}
+
+/**
+ * Whether there are changes of another server: those that came with a dump into a new one, where
+ * transaction ids begin anew. A change that can be seen was written, and so was the one that it
+ * has its `xid` from, by a transaction that began before the end of the snapshot.
+ */
+export async function hasForeignChanges(sql: Sql): Promise<boolean> {
+  const rows = await sql`
+    select from product_changes where xid >= pg_snapshot_xmax(pg_current_snapshot())
+    union all
+    select from product_changes_start where xid > pg_snapshot_xmax(pg_current_snapshot())
+    limit 1`
   return rows.length > 0
+}
+
+/**
+ * Forgets all changes if some are of another server: whoever follows them is told to start over.
+ * For a session. No writer may be under way, so it gives up after a while and holds nobody up.
+ */
+export async function removeForeignChanges(sql: Sql): Promise<void> {
+  await sql`set local lock_timeout = '2s'`
+  await sql`lock table product_changes in access exclusive mode`
+  if (await hasForeignChanges(sql)) await sql`truncate product_changes`
 }
 
 export interface ImportedRows {
   inserted: number
   updated: number
-  /** Those that were not written; `own` tells that it was this transaction which took the sku. */
+  /** Those that were not written; `own` tells that it was this import which took the sku. */
   refused: { sku: string; own: boolean }[]
+  /** The id of a row that was written, if one was. */
+  witness: number | null
 }
 
 /**
  * Writes a batch of an import, no sku twice in it. A row whose sku is taken is not written, or
- * replaces the other with `replace`, unless that one was written by this very transaction.
+ * replaces the other with `replace`, unless that one was written by this very import.
  * @param rows a JSON array of {@link NewProduct}
+ * @param witness the id of a row that a batch before this one has written
  */
-export async function importRows(sql: Sql, rows: string, replace: boolean): Promise<ImportedRows> {
-  const own = sql`products.xmin = pg_current_xact_id()::xid`
+export async function importRows(
+  sql: Sql,
+  rows: string,
+  replace: boolean,
+  witness: number | null,
+): Promise<ImportedRows> {
+  // What was written by the transaction or, behind a savepoint, by the part of it that this import is.
+  const own = sql`
+    products.xmin is not distinct from (select xmin from products where id = ${witness})`
   const action = replace
     ? sql`
         update set
@@ -234,7 +464,7 @@ export async function importRows(sql: Sql, rows: string, replace: boolean): Prom
       insert into products (sku, name, description, price, currency, stock, attributes)
       select sku, name, description, price, currency, stock, attributes from row
       on conflict (sku) do ${action}
-      returning sku, xmax = 0 as inserted
+      returning id, sku, xmax = 0 as inserted
     )
     select
       (select count(*) from written where inserted)::integer as inserted,
@@ -243,7 +473,8 @@ export async function importRows(sql: Sql, rows: string, replace: boolean): Prom
                 select from products where products.sku = row.sku and ${own}))), '[]')
        from row
        where sku is not null and sku not in (select sku from written where sku is not null)
-      ) as refused`
+      ) as refused,
+      (select max(id) from written) as witness`
   return result
 }
 

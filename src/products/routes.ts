@@ -1,13 +1,42 @@
 // The products as a REST resource: path, check, statement, answer.
 import { type Context, Hono } from 'hono'
-import { readJson } from '../http/body.ts'
+import { readJson, readJsonUpTo } from '../http/body.ts'
 import type { Environment } from '../http/environment.ts'
+import { sendJson } from '../http/json.ts'
 import { pageResponse } from '../http/page.ts'
+import {
+  type Condition,
+  conditionOf,
+  isNew,
+  matches,
+  preconditions,
+} from '../http/preconditions.ts'
 import { Problem, renderProblems } from '../http/problem.ts'
-import { valid, withoutQuery } from '../http/validation.ts'
+import { MOST_FAULTS, valid, withoutQuery } from '../http/validation.ts'
+import { answeringOnce } from '../idempotency/once.ts'
+import type { Sql } from '../database/connection.ts'
+import { changes } from './changes.ts'
 import * as repository from './repository.ts'
-import { NewProduct, productConstraints, productList, ProductPatch, ProductPath } from './schema.ts'
+import {
+  BulkQuery,
+  type BulkResult,
+  LARGEST_STOCK,
+  NewProduct,
+  NewProducts,
+  type Product,
+  type ProductPage,
+  productConstraints,
+  productList,
+  ProductPatch,
+  ProductPath,
+  StockChange,
+} from './schema.ts'
 import { transfer } from './transfer.ts'
+
+const JSON_TYPE = { 'content-type': 'application/json' }
+const MOST_BULK_BYTES = 16 * 1024 * 1024
+
+const answerOnce = answeringOnce(productConstraints)
 
 export const products = new Hono<Environment>()
   .onError(renderProblems(productConstraints))
@@ -17,32 +46,75 @@ export const products = new Hono<Environment>()
     const { limit, count } = request
     const place = productList.place(request)
     const page = await c.var.database.read((sql) => repository.list(sql, request, place))
-    return pageResponse(c, { ...page, count, limit, place, binding: productList.binding(request) })
+    return pageResponse<ProductPage>(c, {
+      ...page,
+      count,
+      limit,
+      place,
+      binding: productList.binding(request),
+    })
   })
 
-  .post('/', withoutQuery, readJson('application/json'), valid('json', NewProduct), async (c) => {
-    const product = await c.var.database.write((sql) => repository.create(sql, c.req.valid('json')))
-    c.header('location', `/products/${product.id}`)
-    return answer(c, product, 201)
+  .post('/', withoutQuery, readJson('application/json'), valid('json', NewProduct), (c) => {
+    const product = c.req.valid('json')
+    return answerOnce<Product, 201>(c, 'write', async (sql) => {
+      const { id, version, json } = await repository.create(sql, product)
+      const headers = { ...JSON_TYPE, etag: etag({ version }), location: `/products/${id}` }
+      return { status: 201, headers, body: json }
+    })
   })
+
+  .post(
+    '/bulk',
+    valid('query', BulkQuery),
+    readJsonUpTo(MOST_BULK_BYTES, 'application/json'),
+    valid('json', NewProducts),
+    (c) => {
+      const products = c.req.valid('json')
+      const replacing = c.req.valid('query').on_conflict === 'sku'
+      return answerOnce<BulkResult>(c, 'session', async (sql) => {
+        const written = await repository.createMany(sql, products, replacing)
+        const taken = written.flatMap(({ json }, row) => (json === null ? row : []))
+        if (taken.length > 0) throw skusTaken(taken)
+        const inserted = written.filter((product) => product.inserted).length
+        const updated = written.length - inserted
+        const items = written.map((product) => product.json).join(',')
+        const body = `{"inserted":${inserted},"updated":${updated},"items":[${items}]}`
+        return { status: 200, headers: JSON_TYPE, body }
+      })
+    },
+  )
 
   .route('/', transfer)
 
-  .get('/:id', valid('param', ProductPath), withoutQuery, async (c) => {
+  .route('/', changes)
+
+  .get('/:id', valid('param', ProductPath), withoutQuery, preconditions, async (c) => {
     const { id } = c.req.valid('param')
-    return answer(c, await c.var.database.read((sql) => repository.find(sql, id)))
+    const condition = conditionOf(c.req.valid('header'))
+    const product = await c.var.database.read((sql) => repository.find(sql, id))
+    if (!product) throw notFound()
+    if (!matches(condition, product.version)) throw changed()
+    if (isNew(condition, product.version)) return answer(c, product)
+    return c.body(null, 304, { etag: etag(product) })
   })
 
   .put(
     '/:id',
     valid('param', ProductPath),
     withoutQuery,
+    preconditions,
     readJson('application/json'),
     valid('json', NewProduct),
     async (c) => {
       const { id } = c.req.valid('param')
       const product = c.req.valid('json')
-      return answer(c, await c.var.database.write((sql) => repository.replace(sql, id, product)))
+      const condition = conditionOf(c.req.valid('header'))
+      const written = await c.var.database.write(
+        async (sql) =>
+          (await repository.replace(sql, id, product, condition)) ?? whyNot(sql, id, condition),
+      )
+      return answer(c, written)
     },
   )
 
@@ -50,34 +122,91 @@ export const products = new Hono<Environment>()
     '/:id',
     valid('param', ProductPath),
     withoutQuery,
+    preconditions,
     readJson('application/merge-patch+json', 'application/json'),
     valid('json', ProductPatch),
     async (c) => {
       const { id } = c.req.valid('param')
       const patch = c.req.valid('json')
-      return answer(c, await c.var.database.write((sql) => repository.change(sql, id, patch)))
+      const condition = conditionOf(c.req.valid('header'))
+      const written = await c.var.database.write(
+        async (sql) =>
+          (await repository.change(sql, id, patch, condition)) ?? whyNot(sql, id, condition),
+      )
+      return answer(c, written)
     },
   )
 
-  .delete('/:id', valid('param', ProductPath), withoutQuery, async (c) => {
+  .delete('/:id', valid('param', ProductPath), withoutQuery, preconditions, async (c) => {
     const { id } = c.req.valid('param')
-    const removed = await c.var.database.write((sql) => repository.remove(sql, id))
-    if (!removed) throw notFound()
+    const condition = conditionOf(c.req.valid('header'))
+    await c.var.database.write(
+      async (sql) => (await repository.remove(sql, id, condition)) ?? whyNot(sql, id, condition),
+    )
     return c.body(null, 204)
   })
 
-function answer(
-  c: Context,
-  product: repository.StoredProduct | undefined,
-  status: 200 | 201 = 200,
-) {
+  .post(
+    '/:id/stock',
+    valid('param', ProductPath),
+    withoutQuery,
+    preconditions,
+    readJson('application/json'),
+    valid('json', StockChange),
+    (c) => {
+      const { id } = c.req.valid('param')
+      const { delta } = c.req.valid('json')
+      const condition = conditionOf(c.req.valid('header'))
+      return answerOnce<Product>(c, 'write', async (sql) => {
+        const product =
+          (await repository.adjustStock(sql, id, delta, condition)) ??
+          (await whyNot(sql, id, condition, outOfStock(delta)))
+        const headers = { ...JSON_TYPE, etag: etag(product) }
+        return { status: 200, headers, body: product.json }
+      })
+    },
+  )
+
+/** Says why nothing was written. Asked afterwards, on the way of a failure only. */
+async function whyNot(
+  sql: Sql,
+  id: number,
+  condition: Condition,
+  otherwise = changed(),
+): Promise<never> {
+  const product = await repository.find(sql, id)
   if (!product) throw notFound()
-  return c.body(product.json, status, {
-    'content-type': 'application/json',
-    etag: `"${product.version}"`,
-  })
+  const { version } = product
+  throw matches(condition, version) && isNew(condition, version) ? otherwise : changed()
 }
+
+function answer(c: Context, product: repository.StoredProduct) {
+  return sendJson<Product>(c, product.json, 200, { etag: etag(product) })
+}
+
+const etag = ({ version }: { version: number }) => `"${version}"`
 
 function notFound() {
   return new Problem('not_found', 'There is no product with this id.')
+}
+
+function changed() {
+  return new Problem('precondition_failed', 'The product is in another version than asked for.')
+}
+
+function outOfStock(delta: number) {
+  if (delta < 0)
+    return new Problem('insufficient_stock', 'There is less in stock than to be taken.')
+  const detail = `would make the stock larger than ${LARGEST_STOCK}`
+  return new Problem('conflict', `delta ${detail}.`, {
+    faults: [{ pointer: '#/delta', code: 'too_big', detail }],
+  })
+}
+
+/** Of a bulk: `rows` are those that no product could be made of. */
+function skusTaken(rows: number[]) {
+  const { code, detail } = productConstraints['products_sku_key']!
+  return new Problem('conflict', `sku ${detail}.`, {
+    faults: rows.slice(0, MOST_FAULTS).map((row) => ({ pointer: `#/${row}/sku`, code, detail })),
+  })
 }

@@ -9,7 +9,7 @@ const MOST_ATTRIBUTES_BYTES = 16_384
 const DEEPEST_ATTRIBUTES = 100
 /** Faults inside attributes can be many, and their paths long: an answer must not grow far beyond its request. */
 const MOST_TOLD_CHARACTERS = 10_000
-const LARGEST_STOCK = 2_147_483_647
+export const LARGEST_STOCK = 2_147_483_647
 
 type Json = string | number | boolean | null | Json[] | { [name: string]: Json }
 type JsonObject = { [name: string]: Json }
@@ -17,27 +17,40 @@ type JsonObject = { [name: string]: Json }
 const tooLarge = rule('too_big', 'is too large a number')
 const tooDeep = rule('too_deep', `must nest at most ${DEEPEST_ATTRIBUTES} levels`)
 
+// JSON Schema does not see into a `refine`: what it may know stands once more in `meta`, and a test
+// holds the two against each other.
 const text = z.string('must be a string').refine(isStorable, storable)
 const sku = text
   .refine((value) => value !== '', rule('too_small', 'must have at least 1 character'))
   .refine(hasAtMost(64), atMost(64))
+  .meta({ minLength: 1, maxLength: 64, examples: ['BUT-77'] })
 const name = text
   .trim()
   .refine((value) => value !== '', rule('too_small', 'must have at least 1 character'))
   .refine(hasAtMost(200), atMost(200))
-const description = text.refine(hasAtMost(5000), atMost(5000))
+  .meta({ pattern: '\\S', maxLength: 200, examples: ['Butter dish'] })
+const description = text
+  .refine(hasAtMost(5000), atMost(5000))
+  .meta({ maxLength: 5000, examples: ['White, with a lid.'] })
 const currency = z
   .string('must be a string')
   .regex(/^[A-Z]{3}$/, 'must be three capital letters, such as USD')
+  .meta({ examples: ['USD'] })
 const stock = z
   .number('must be a whole number')
   .refine(Number.isInteger, rule('invalid_type', 'must be a whole number'))
   .min(0, 'must be at least 0')
   .max(LARGEST_STOCK, `must be at most ${LARGEST_STOCK}`)
+  .meta({ override: { type: 'integer' }, examples: [12] })
+
+const PRICE_FORMS = [
+  z.number().meta({ minimum: 0, maximum: 9_999_999_999.99 }),
+  z.string().meta({ pattern: '^(0|[1-9]\\d{0,9})(\\.\\d{1,2})?$' }),
+] as const
 
 /** A number or a decimal string comes in; decimal text goes to PostgreSQL, so nothing is rounded. */
 const price = z
-  .union([z.number(), z.string()], rule('invalid_type', 'must be a number or a decimal string'))
+  .union(PRICE_FORMS, rule('invalid_type', 'must be a number or a decimal string'))
   .transform((value, context) => {
     const decimal = String(value)
     const fault = (code: string, message: string) => {
@@ -55,7 +68,13 @@ const price = z
     }
     return decimal
   })
+  .meta({ description: 'At most two decimals, as a number or a decimal string.', examples: [24.5] })
 
+const freeJson = {
+  override: { type: 'object' as const, additionalProperties: true },
+  description: `Free JSON, up to ${MOST_ATTRIBUTES_BYTES / 1024} KiB and ${DEEPEST_ATTRIBUTES} levels.`,
+  examples: [{ colour: 'white' }],
+}
 const json = z
   .custom<JsonObject>(isObject, rule('invalid_type', 'must be an object'))
   .superRefine((value, context) => {
@@ -68,21 +87,20 @@ const json = z
       return !isLast && room > 0
     })
   })
-const attributes = json.refine(
-  (value) => storedBytes(value) <= MOST_ATTRIBUTES_BYTES,
-  rule(
-    'too_big',
-    `must be at most ${MOST_ATTRIBUTES_BYTES} bytes of compact JSON, numbers written out`,
-  ),
-)
+  .meta(freeJson)
+const attributes = json
+  .refine(
+    (value) => storedBytes(value) <= MOST_ATTRIBUTES_BYTES,
+    rule(
+      'too_big',
+      `must be at most ${MOST_ATTRIBUTES_BYTES} bytes of compact JSON, numbers written out`,
+    ),
+  )
+  .meta(freeJson)
 
 /** The server's own fields: taken, so that what was read can be sent back, and not looked at. */
-const serverFields = {
-  id: z.unknown().optional(),
-  version: z.unknown().optional(),
-  created_at: z.unknown().optional(),
-  updated_at: z.unknown().optional(),
-}
+const ignored = z.unknown().optional().meta({ description: 'Ignored.', readOnly: true })
+const serverFields = { id: ignored, version: ignored, created_at: ignored, updated_at: ignored }
 
 /** A whole product, for POST and PUT: what is left out gets its default. */
 export const NewProduct = z
@@ -97,7 +115,26 @@ export const NewProduct = z
     attributes: attributes.default({}),
   })
   .transform(withoutServerFields)
+  .meta({ id: 'NewProduct', description: 'A product to be. What is left out gets its default.' })
 export type NewProduct = z.infer<typeof NewProduct>
+
+/** For `POST /products/bulk`. */
+export const NewProducts = z
+  .array(NewProduct, 'must be a list of products')
+  // The most comes first, so that a list of a million is looked at no further.
+  .max(1000, 'must have at most 1000 products')
+  .min(1, 'must have at least 1 product')
+  .superRefine(tellSkusThatComeTwice, { when: () => true })
+
+export const BulkQuery = z.strictObject({
+  on_conflict: z
+    .literal('sku', 'must be sku')
+    .optional()
+    .meta({ description: 'A product whose sku is known is replaced, as by PUT.' }),
+})
+
+const PATCH_MEANING =
+  'A merge patch (RFC 7396): what it names is changed, null takes a field back to its default.'
 
 /** A merge patch (RFC 7396). Its `attributes` are merged by PostgreSQL, which then checks their size. */
 export const ProductPatch = z
@@ -112,14 +149,36 @@ export const ProductPatch = z
     attributes: json.nullable().optional(),
   })
   .transform(withoutServerFields)
+  .meta({ id: 'ProductPatch', description: PATCH_MEANING })
 export type ProductPatch = z.infer<typeof ProductPatch>
+
+/** For `POST /products/{id}/stock`. */
+export const StockChange = z
+  .strictObject({
+    delta: z
+      .number('must be a whole number')
+      .refine(Number.isInteger, rule('invalid_type', 'must be a whole number'))
+      .min(-LARGEST_STOCK, `must be at least -${LARGEST_STOCK}`)
+      .max(LARGEST_STOCK, `must be at most ${LARGEST_STOCK}`)
+      .meta({
+        description: 'What is added, or with a minus taken.',
+        override: { type: 'integer' },
+        examples: [-3],
+      }),
+  })
+  .meta({ id: 'StockChange' })
 
 export const ProductPath = z.object({
   id: z
     .string()
     .regex(/^[1-9]\d*$/, 'must be a positive integer')
     // An integer beyond what an id can be is the id of no product, as 0 is.
-    .transform((id) => (Number(id) <= Number.MAX_SAFE_INTEGER ? Number(id) : 0)),
+    .transform((id) => (Number(id) <= Number.MAX_SAFE_INTEGER ? Number(id) : 0))
+    .meta({
+      description: 'The id of the product.',
+      examples: [7],
+      override: shownAsInteger({ minimum: 1 }),
+    }),
 })
 
 /** What `GET /products` takes, and the part of it that selects. */
@@ -153,7 +212,86 @@ export const productList = defineList({
   searched: 'name, sku and description',
 })
 export type ProductSelection = z.infer<typeof productList.selection>
-export type ProductPage = z.infer<typeof productList.page>
+export type ProductQuery = z.infer<typeof productList.page>
+
+const storedId = z.int().positive().max(Number.MAX_SAFE_INTEGER)
+const storedTime = z
+  .string()
+  .meta({ format: 'date-time', pattern: 'Z$', examples: ['2026-11-22T16:16:42.257135Z'] })
+
+/** A product as it is answered: every field, always. The database writes it; tests hold it to this. */
+export const Product = z
+  .strictObject({
+    id: storedId.meta({ examples: [121] }),
+    sku: sku.nullable(),
+    name,
+    description: description.nullable(),
+    price: z
+      .number()
+      .min(0)
+      .max(9_999_999_999.99)
+      .meta({ examples: [24.5] }),
+    currency,
+    stock,
+    attributes: json,
+    version: storedId.meta({ description: 'Grows by one with each change.', examples: [1] }),
+    created_at: storedTime,
+    updated_at: storedTime,
+  })
+  .meta({ id: 'Product' })
+export type Product = z.infer<typeof Product>
+
+/** A page as it is answered. */
+export const ProductPage = z
+  .strictObject({
+    items: z.array(
+      Product.partial().meta({ description: 'Every field, or those that `fields` asks for.' }),
+    ),
+    next_cursor: z.string().nullable().meta({ description: 'Null on the last page.' }),
+    prev_cursor: z.string().nullable().meta({ description: 'Null on the first page.' }),
+    total: z.int().min(0).optional().meta({ description: 'How many there are on all pages.' }),
+    total_is: z.enum(['exact', 'estimated']).optional(),
+  })
+  .meta({ id: 'ProductPage' })
+export type ProductPage = z.infer<typeof ProductPage>
+
+/** What a bulk has done, as it is answered. */
+export const BulkResult = z
+  .strictObject({
+    inserted: z.int().min(0),
+    updated: z.int().min(0),
+    items: z.array(Product).meta({ description: 'In the order sent.' }),
+  })
+  .meta({ id: 'BulkResult' })
+export type BulkResult = z.infer<typeof BulkResult>
+
+/** What an import has done, as it is answered. */
+export const ImportResult = BulkResult.pick({ inserted: true, updated: true }).meta({
+  id: 'ImportResult',
+})
+export type ImportResult = z.infer<typeof ImportResult>
+
+/** One change of a product, as it is answered. */
+export const ProductChange = z
+  .strictObject({
+    op: z.enum(['insert', 'update', 'delete']),
+    id: storedId.meta({ examples: [121] }),
+    version: storedId,
+    at: storedTime.meta({ description: 'When it was made; it may be committed later.' }),
+    product: Product.nullable().meta({ description: 'As it was then. Null when it was deleted.' }),
+  })
+  .meta({ id: 'ProductChange' })
+
+/** A part of the change feed, as it is answered. */
+export const ProductChanges = z
+  .strictObject({
+    items: z.array(ProductChange).meta({ description: 'The oldest first.' }),
+    next_cursor: z
+      .string()
+      .meta({ description: 'For `after`. Always there, so that it can be polled.' }),
+  })
+  .meta({ id: 'ProductChanges' })
+export type ProductChanges = z.infer<typeof ProductChanges>
 
 /** A test holds this against the table: no constraint is without a field. */
 export const productConstraints: ConstraintFaults = {
@@ -218,11 +356,33 @@ export const productConstraints: ConstraintFaults = {
   },
 }
 
+/** Digits that arrive as text are a number to whoever reads the document. */
+function shownAsInteger(rules: { minimum: number; maximum?: number; default?: number }) {
+  return ({ jsonSchema }: { jsonSchema: { pattern?: string } }) => {
+    delete jsonSchema.pattern
+    Object.assign(jsonSchema, { type: 'integer', ...rules })
+  }
+}
+
 function withoutServerFields<T extends Partial<Record<keyof typeof serverFields, unknown>>>(
   input: T,
 ) {
   const { id: _, version: __, created_at: ___, updated_at: ____, ...fields } = input
   return fields
+}
+
+/** Other rows may have faults of their own, so nothing is certain of a row but what is looked at. */
+function tellSkusThatComeTwice(rows: unknown, context: z.RefinementCtx) {
+  const known = new Set<unknown>()
+  for (const [row, product] of Array.isArray(rows) ? rows.entries() : []) {
+    const sku = (product as Partial<NewProduct> | null | undefined)?.sku
+    if (typeof sku === 'string' && known.has(sku)) {
+      const params = { code: 'duplicate' }
+      const message = 'is the sku of an earlier product, too'
+      context.addIssue({ code: 'custom', path: [row, 'sku'], message, params })
+    }
+    known.add(sku)
+  }
 }
 
 function isObject(value: unknown): boolean {

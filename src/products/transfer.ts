@@ -1,17 +1,31 @@
 // Import and export: any number of products, streamed, in one transaction and in bounded memory.
 import { Hono } from 'hono'
 import { accepts } from 'hono/accepts'
-import { z } from 'zod'
 import type { Sql } from '../database/connection.ts'
-import { checkMediaType } from '../http/body.ts'
+import { mediaTypeOf, takeStream } from '../http/body.ts'
 import { readCsv } from '../http/csv.ts'
 import type { Environment } from '../http/environment.ts'
-import { type Body, discardRest, type Line, readLines } from '../http/lines.ts'
+import {
+  type Body,
+  discardRest,
+  type Line,
+  type OnChunk,
+  readLines,
+  readRest,
+} from '../http/lines.ts'
+import { startFingerprint } from '../http/fingerprint.ts'
 import { type Fault, Problem } from '../http/problem.ts'
 import { streamText } from '../http/stream.ts'
 import { MOST_FAULTS, toFaults, valid } from '../http/validation.ts'
+import { answeringOnce, HEADER } from '../idempotency/once.ts'
 import * as repository from './repository.ts'
-import { NewProduct, productConstraints, productList } from './schema.ts'
+import {
+  BulkQuery,
+  type ImportResult,
+  NewProduct,
+  productConstraints,
+  productList,
+} from './schema.ts'
 
 const NDJSON = 'application/x-ndjson'
 const CSV = 'text/csv'
@@ -20,22 +34,34 @@ const CSV = 'text/csv'
 const MOST_BATCH_ROWS = 250
 const MOST_BATCH_CHARACTERS = 256 * 1024
 
-const ImportQuery = z.strictObject({
-  on_conflict: z.literal('sku', 'must be sku').optional(),
-})
+const answerOnce = answeringOnce(productConstraints)
 
 export const transfer = new Hono<Environment>()
 
-  .post('/import', valid('query', ImportQuery), async (c) => {
-    const mediaType = checkMediaType(c, [NDJSON, CSV])
-    const replace = c.req.valid('query').on_conflict === 'sku'
+  .post('/import', valid('query', BulkQuery), takeStream(NDJSON, CSV), async (c) => {
     const { body, signal } = c.req.raw
+    const replace = c.req.valid('query').on_conflict === 'sku'
+    const isCsv = mediaTypeOf(c) === CSV
+    const fingerprint = startFingerprint(c)
+    const digested = c.req.header(HEADER) !== undefined ? fingerprint.update : undefined
     try {
-      const counts = await c.var.database.transfer(
-        (sql) => importProducts(sql, readProducts(body, mediaType), replace),
-        signal,
+      return await answerOnce<ImportResult>(
+        c,
+        (work) => c.var.database.transfer(work, signal),
+        async (sql) => {
+          const rows = readProducts(body, isCsv, digested)
+          const counts = await importProducts(sql, rows, replace)
+          return {
+            status: 200,
+            headers: { 'content-type': 'application/json' },
+            body: JSON.stringify(counts),
+          }
+        },
+        async () => {
+          await readRest(body, fingerprint.update)
+          return fingerprint.digest()
+        },
       )
-      return c.json(counts)
     } catch (error) {
       await discardRest(body)
       throw error
@@ -76,11 +102,6 @@ export interface Row {
   fault?: Omit<Fault, 'line'>
 }
 
-export interface Counts {
-  inserted: number
-  updated: number
-}
-
 /**
  * Writes every row, or none. What comes after a fault is still written, though it will be taken
  * back: only the table knows which skus are taken, by others or by an earlier line.
@@ -91,16 +112,20 @@ export async function importProducts(
   sql: Sql,
   bunches: AsyncIterable<Iterable<Row>>,
   replace: boolean,
-): Promise<Counts> {
+): Promise<ImportResult> {
   const faults: Fault[] = []
-  const counts: Counts = { inserted: 0, updated: 0 }
+  const counts: ImportResult = { inserted: 0, updated: 0 }
   let invalid = false
   let batch = newBatch()
   /** One batch is written while the next is read. */
   let writing = Promise.resolve()
 
+  /** One of the rows that were written: it knows the others. */
+  let witness: number | null = null
+
   const write = async ({ rows, lines }: Batch) => {
-    const result = await repository.importRows(sql, `[${rows.join()}]`, replace)
+    const result = await repository.importRows(sql, `[${rows.join()}]`, replace, witness)
+    witness ??= result.witness
     counts.inserted += result.inserted
     counts.updated += result.updated
     for (const { sku, own } of result.refused) {
@@ -177,11 +202,11 @@ function check({ input, fault }: Row): { product?: NewProduct; faults: Omit<Faul
 /** The rows of an import, in bunches as they come. */
 export function readProducts(
   body: Body,
-  mediaType: string,
-  onChunk?: (chunk: Uint8Array) => void,
+  isCsv: boolean,
+  onChunk?: OnChunk,
 ): AsyncGenerator<Iterable<Row>> {
   const lines = readLines(body, onChunk)
-  return mediaType === CSV ? readCsvProducts(lines) : readJsonProducts(lines)
+  return isCsv ? readCsvProducts(lines) : readJsonProducts(lines)
 }
 
 async function* readJsonProducts(bunches: AsyncIterable<Line[]>): AsyncGenerator<Iterable<Row>> {

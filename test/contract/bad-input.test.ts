@@ -684,7 +684,7 @@ describe('the query of a list', () => {
     }
   })
 
-  /** A cursor in each direction, from pages of one. */
+  /** A cursor each way, from pages of one. */
   async function cursors(): Promise<string[]> {
     const { body: first } = await api.get('/products?limit=1')
     const { body: second } = await api.get(`/products?limit=1&cursor=${first.next_cursor}`)
@@ -732,15 +732,17 @@ describe('the query of a list', () => {
     for (const cursor of await cursors()) {
       const text = Buffer.from(cursor, 'base64url').toString()
       // What is in a cursor is nobody's business; if it is no longer this, find another way.
-      expect(text).toMatch(/\[1,"(next|prev)",\d+\]$/)
+      expect(text).toMatch(/\[1,"(after|before)","\d+"\]$/)
       for (const changed of [
         text.replace('[1,', '[2,'),
         text.replace('[1,', '[1.0,'),
-        text.replace(/\d+\]$/, '9]'),
-        text.replace(/\d+\]$/, '"x"]'),
-        text.replace(/,\d+\]$/, ']'),
-        text.replace(/\]$/, ',1]'),
-        text.replace(/next|prev/, (way) => (way === 'next' ? 'prev' : 'next')),
+        text.replace(/"\d+"\]$/, '"9"]'),
+        text.replace(/"\d+"\]$/, '9]'),
+        text.replace(/"\d+"\]$/, '"x"]'),
+        text.replace(/,"\d+"\]$/, ']'),
+        text.replace(/\]$/, ',"1"]'),
+        text.replace(/after|before/, (way) => (way === 'after' ? 'before' : 'after')),
+        text.replace(/after|before/, (way) => (way === 'after' ? 'from' : 'to')),
         text.replace(/^[^[]*/, ''),
         `${text} `,
         ` ${text}`,

@@ -498,3 +498,64 @@ test('connections beyond the size are reused while the load lasts', async () => 
   expect(pids.size).toBe(6)
   await expect.poll(() => pool.stats().idle).toBe(1)
 })
+
+test('a transfer commits or rolls back as a session does, and runs once', async () => {
+  const pool = openPool(database.address)
+  const { signal } = new AbortController()
+  await pool.transfer((sql) => insert(sql, 'transferred'), signal)
+  let runs = 0
+  const error = await failure(
+    pool.transfer(async (sql) => {
+      runs++
+      await insert(sql, 'not transferred')
+      await sql`do $$ begin raise serialization_failure; end $$`
+    }, signal),
+  )
+  expect(error).toMatchObject({ kind: 'aborted' })
+  expect(runs).toBe(1)
+  expect([await named('transferred'), await named('not transferred')]).toEqual([1, 0])
+  expect(pool.stats()).toMatchObject({ lent: 0, idle: 1 })
+})
+
+test('a transfer that is given up ends its statement on the server, too', async () => {
+  const parameters = { client_connection_check_interval: 200 }
+  const pool = openPool(database.address, { parameters, queryTimeoutMs: 60_000 })
+  const giveUp = new AbortController()
+  const transfer = pool.transfer(async (sql) => {
+    await insert(sql, 'given up')
+    await sql`select pg_sleep(60)`
+  }, giveUp.signal)
+  const failed = failure(transfer)
+  await expect.poll(() => backends(database)).toBe(1)
+  await new Promise((resolve) => setTimeout(resolve, 200))
+  giveUp.abort()
+  expect(await failed).toMatchObject({ kind: 'unavailable' })
+  expect(pool.stats()).toMatchObject({ lent: 0, idle: 0 })
+  await expect.poll(() => backends(database)).toBe(0)
+  expect(await named('given up')).toBe(0)
+  // One that was given up before it began takes nothing.
+  await failure(pool.transfer((sql) => insert(sql, 'given up'), giveUp.signal))
+  expect(await named('given up')).toBe(0)
+})
+
+test('a connection that has prepared many statements is replaced', async () => {
+  const pool = openPool(database.address)
+  const prepared = async () => {
+    const [row] = await pool.read(
+      (sql) => sql<{ n: number }[]>`select count(*)::int as n from pg_prepared_statements`,
+    )
+    return row!.n
+  }
+  const [first] = await pool.read(pid)
+  let most = 0
+  for (let n = 0; n < 250; n++) {
+    // A statement of its own, as another filter is.
+    const template = Object.assign([`select ${n} as n`], { raw: [`select ${n} as n`] })
+    await pool.read((sql) => sql(template))
+    if (n % 25 === 0) most = Math.max(most, await prepared())
+  }
+  expect(most).toBeGreaterThan(100)
+  expect(await prepared()).toBeLessThan(100)
+  const [last] = await pool.read(pid)
+  expect(last!.pid).not.toBe(first!.pid)
+})

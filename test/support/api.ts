@@ -6,6 +6,7 @@ import { pipeline } from 'node:stream/promises'
 import { text } from 'node:stream/consumers'
 import { expect } from 'vitest'
 import { atTheEnd } from './clean-up.ts'
+import { type Answer, unpromised } from './openapi.ts'
 
 export type Headers = Record<string, string>
 
@@ -35,8 +36,7 @@ export function createApi(url: string) {
   const close = async () => agent.destroy()
   atTheEnd(close)
 
-  /** Returns when the answer's headers are there; its body is to be read, or destroyed. */
-  function open(method: string, path: string, options: Options = {}) {
+  function send(method: string, path: string, options: Options = {}) {
     const { signal, body } = options
     const [payload, implied] = encode(body)
     const headers = { ...implied, ...options.headers }
@@ -50,18 +50,35 @@ export function createApi(url: string) {
     })
   }
 
-  /** @throws {Error} when the transfer breaks off */
+  /** Holds an answer against the OpenAPI document. */
+  function expectPromised(method: string, path: string, answer: Answer) {
+    const said = answer.text?.slice(0, 1000) ?? ''
+    expect(unpromised(method, path, answer), `${method} ${path}: ${said}`).toEqual([])
+  }
+
+  /** Returns when the answer's headers are there; its body is to be read, or destroyed. */
+  async function open(method: string, path: string, options?: Options) {
+    const message = await send(method, path, options)
+    const { statusCode, headers } = message
+    expectPromised(method, path, { status: statusCode!, headers: joined(headers), text: undefined })
+    return message
+  }
+
+  /**
+   * Takes the whole answer in.
+   * @throws {Error} when the transfer breaks off
+   */
   async function request(method: string, path: string, options?: Options): Promise<Response> {
-    const message = await open(method, path, options)
+    const message = await send(method, path, options)
     const received = await text(message)
-    return {
+    const answer = {
       status: message.statusCode!,
-      headers: Object.fromEntries(
-        Object.entries(message.headers).map(([name, value]) => [name, String(value)]),
-      ),
+      headers: joined(message.headers),
       text: received,
       body: parseJson(received),
     }
+    expectPromised(method, path, answer)
+    return answer
   }
 
   const withoutBody = (method: string) => (path: string, headers?: Headers) =>
@@ -91,6 +108,10 @@ function encode(body: unknown): [payload: string | Uint8Array | Readable | undef
   const payload = isRaw ? body : JSON.stringify(body)
   const length = { 'content-length': String(Buffer.byteLength(payload)) }
   return [payload, isRaw ? length : { 'content-type': 'application/json', ...length }]
+}
+
+function joined(headers: http.IncomingHttpHeaders): Headers {
+  return Object.fromEntries(Object.entries(headers).map(([name, value]) => [name, String(value)]))
 }
 
 function parseJson(received: string): unknown {
@@ -157,6 +178,7 @@ export function expectProblem(response: Response, status: number, code: string):
   })
   expect(response.status).toBe(status)
   expect(headers['content-type']).toBe('application/problem+json')
+  expect(headers['x-content-type-options']).toBe('nosniff')
   expect(text).not.toMatch(inner)
   if (owed[status]) expect(headers).toHaveProperty(owed[status])
   for (const fault of body.errors ?? []) {

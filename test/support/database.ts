@@ -2,9 +2,11 @@
 import { randomBytes } from 'node:crypto'
 import postgres from 'postgres'
 import { inject } from 'vitest'
+import { startPostgres } from '../../src/cli/embedded-postgres.ts'
 import { databaseUrl } from '../../src/config.ts'
 import type { DatabaseAddress } from '../../src/database/connection.ts'
 import { atTheEnd } from './clean-up.ts'
+import { migrate } from './migrate.ts'
 
 export interface TestDatabase {
   address: DatabaseAddress
@@ -39,6 +41,23 @@ export async function createDatabase(options: Options = {}): Promise<TestDatabas
   const database = { address, url: databaseUrl(address), sql, drop: () => (dropped ??= drop()) }
   atTheEnd(database.drop)
   return database
+}
+
+/**
+ * A migrated database on a server of its own: what is committed shows in the change feed when no
+ * transaction of the server is open that began before, and other test files have such transactions.
+ */
+export async function createServer(settings: Record<string, string> = {}): Promise<TestDatabase> {
+  const server = await startPostgres({
+    settings: { autovacuum: 'off', max_connections: '300', ...settings },
+  })
+  atTheEnd(() => server.stop())
+  const { address } = server
+  await migrate(address, 'upgrade', 'head')
+  const sql = connect(address, 3)
+  const drop = () => sql.end({ timeout: 1 })
+  atTheEnd(drop)
+  return { address, url: databaseUrl(address), sql, drop }
 }
 
 /** A client of the tests' own; ends with `end()`. */

@@ -21,6 +21,8 @@ export interface Proxy {
   refuse: () => void
   /** Existing connections fall silent for good, as in a firewall that lost its state. */
   lose: () => void
+  /** Once a client has sent these words, they arrive, but no answer comes back to it any more. */
+  loseAnswerTo: (words: string) => void
   /** Existing connections end with a RST. */
   reset: () => void
   /** Existing connections end with a FIN. */
@@ -40,6 +42,7 @@ export async function startProxy(to: DatabaseAddress): Promise<Proxy> {
   const pairs = new Set<Pair>()
   let accepted = 0
   let silent = false
+  let fatal: string | undefined
 
   function accept(client: Socket) {
     accepted += 1
@@ -56,6 +59,7 @@ export async function startProxy(to: DatabaseAddress): Promise<Proxy> {
         })
     }
     if (!silent) flow(pair)
+    if (fatal !== undefined) watch(pair, fatal)
   }
 
   const { listener, port } = await listenSomewhere(accept)
@@ -85,6 +89,10 @@ export async function startProxy(to: DatabaseAddress): Promise<Proxy> {
     lose() {
       for (const pair of pairs) hold(pair).lost = true
     },
+    loseAnswerTo(words) {
+      fatal = words
+      for (const pair of pairs) watch(pair, words)
+    },
     reset() {
       for (const socket of sockets(pairs)) socket.resetAndDestroy()
     },
@@ -104,6 +112,12 @@ function flow(pair: Pair) {
   const [client, server] = pair.sockets
   client.pipe(server).pipe(client)
   passReset(pair)
+}
+
+function watch({ sockets: [client, server] }: Pair, words: string) {
+  client.on('data', (bytes: Buffer) => {
+    if (bytes.includes(words)) server.unpipe(client)
+  })
 }
 
 /** A FIN goes through as the end of a stream; a connection that breaks off breaks the other one. */

@@ -14,9 +14,9 @@ export interface Target extends Service {
 }
 
 /** Starts it for the test, or in `beforeAll` for the file; it is stopped by itself. */
-export async function startTarget(settings: Settings = {}): Promise<Target> {
+export async function startTarget(settings: Settings = {}, server?: TestDatabase): Promise<Target> {
   const runtime = inject('runtime')
-  const database = await createDatabase()
+  const database = server ?? (await createDatabase())
   const service =
     runtime === 'node'
       ? await startService({ DATABASE_URL: database.url, ...settings })

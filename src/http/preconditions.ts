@@ -1,0 +1,76 @@
+// Preconditions (RFC 9110, section 13): which versions of a resource a request is willing to meet.
+import { z } from 'zod'
+import { valid } from './validation.ts'
+
+export interface Condition {
+  /** The resource must be in one of these versions; undefined: in any. */
+  match?: number[] | undefined
+  /** The resource must be in none of these versions; `*`: it must not exist. */
+  noneMatch?: number[] | '*' | undefined
+}
+
+const expected = 'must be * or a list of entity tags such as "7"'
+/** An entity tag and what may stand around it in a list; a list may have empty places. */
+const element = /[ \t]*(?:(W\/)?"([!#-~\u0080-\u00ff]*)")?[ \t]*(?:,|$)/y
+
+function parseTags(text: string, context: z.RefinementCtx): { version: number; weak: boolean }[] {
+  const tags: { version: number; weak: boolean }[] = []
+  element.lastIndex = 0
+  while (element.lastIndex < text.length) {
+    const [found, weak, tag] = element.exec(text) ?? []
+    if (found === undefined) break
+    // A tag that is no version of ours is one that no resource has.
+    const version = /^[1-9]\d{0,15}$/.test(tag ?? '') ? Number(tag) : NaN
+    if (tag !== undefined) tags.push({ version, weak: weak !== undefined })
+  }
+  if (tags.length > 0 && element.lastIndex === text.length) return tags
+  context.addIssue({ code: 'custom', message: expected, params: { code: 'invalid_format' } })
+  return []
+}
+
+export const Preconditions = z.object({
+  // A strong comparison: a weak tag is equal to none.
+  'if-match': z
+    .string()
+    .transform((text, context) =>
+      text.trim() === '*'
+        ? undefined
+        : parseTags(text, context).flatMap(({ version, weak }) => (weak ? [] : version || [])),
+    )
+    .optional()
+    .meta({
+      description: 'Goes on when the product is in one of these versions; `*`: in any.',
+      examples: ['"3"'],
+    }),
+  // A weak comparison: whether a tag is marked as weak does not matter.
+  'if-none-match': z
+    .string()
+    .transform((text, context) =>
+      text.trim() === '*' ? '*' : parseTags(text, context).flatMap(({ version }) => version || []),
+    )
+    .optional()
+    .meta({
+      description:
+        'Goes on when the product is in none of these versions; `*`: when it does not exist.',
+      examples: ['"3"'],
+    }),
+})
+
+/** Optional as a whole, by its type: so the typed client lets them be left out. */
+export const preconditions = valid(
+  'header',
+  Preconditions as object as z.ZodOptional<typeof Preconditions>,
+)
+
+export function conditionOf(headers: z.output<typeof Preconditions> | undefined): Condition {
+  return { match: headers?.['if-match'], noneMatch: headers?.['if-none-match'] }
+}
+
+export function matches({ match }: Condition, version: number): boolean {
+  return match === undefined || match.includes(version)
+}
+
+/** Whether `If-None-Match` lets this version through: where it does not, a reader has it already. */
+export function isNew({ noneMatch = [] }: Condition, version: number): boolean {
+  return noneMatch !== '*' && !noneMatch.includes(version)
+}

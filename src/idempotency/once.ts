@@ -1,0 +1,106 @@
+// Makes a POST safe to send twice: with an Idempotency-Key its work is done once, and its answer kept.
+import type { Context, TypedResponse } from 'hono'
+import type { ContentfulStatusCode } from 'hono/utils/http-status'
+import type { Sql } from '../database/connection.ts'
+import { DatabaseError } from '../database/errors.ts'
+import type { Environment } from '../http/environment.ts'
+import { fingerprintOf } from '../http/fingerprint.ts'
+import { type ConstraintFaults, Problem, problemDocument, toProblem } from '../http/problem.ts'
+import { type Answer, claim, keep, type KeptAnswer, type Key } from './repository.ts'
+
+/** A way to run statements within one transaction: for a body that is a stream, `transfer` of the database. */
+export type Run = <T>(work: (sql: Sql) => Promise<T>) => Promise<T>
+
+export const HEADER = 'Idempotency-Key'
+/** The failures that the database has decided, so that they are answers like others. */
+const decided = new Set(['not_found', 'conflict', 'insufficient_stock', 'precondition_failed'])
+
+/**
+ * For a resource: `constraints` are those of its tables.
+ *
+ * The function it returns answers a request by its `work`, which gets a connection and returns the
+ * answer, or throws. It runs as the method of the database that `run` names: `write`, when it is one
+ * statement, which without a key needs no transaction. With a key, the work, the key and the answer
+ * are committed together, so the answer is kept if and only if the work was done; a failure that the
+ * database has decided is kept, too, with the work rolled back. A request that comes again gets the
+ * kept answer.
+ *
+ * `fingerprint` is for a body that is a stream. It is asked for when the work is done, now or long
+ * ago, so it first reads what is left of the body.
+ * @throws {Problem} `validation`, when the key is none or belongs to another request; `conflict`,
+ * when a twin is still running after some seconds; whatever else `work` throws
+ */
+export function answeringOnce(constraints: ConstraintFaults) {
+  return async function answerOnce<Body, Status extends ContentfulStatusCode = 200>(
+    c: Context<Environment>,
+    run: 'write' | 'session' | Run,
+    work: (sql: Sql) => Promise<Answer>,
+    fingerprint?: () => Promise<string>,
+  ): Promise<Response & TypedResponse<Body, Status, 'json'>> {
+    const { database, requestId } = c.var
+    const key = readKey(c)
+    if (!key) {
+      return respond(c, await (typeof run === 'function' ? run(work) : database[run](work)))
+    }
+
+    const early = fingerprint ? undefined : await fingerprintOf(c)
+    const seen = async () => early ?? (await fingerprint!())
+    const transaction = async (sql: Sql) => {
+      // One trip. The savepoint is where a failure goes back to, and the key is held all the while.
+      const [kept] = await Promise.all([claim(sql, key).catch(stillRunning), sql`savepoint work`])
+      if (kept) return { kept }
+      const answer = await work(sql).catch(async (error: Error) => {
+        const problem = toProblem(error, constraints)
+        if (!isDecided(problem)) throw error
+        await sql`rollback to savepoint work`
+        return problemDocument(problem, requestId)
+      })
+      await keep(sql, key, await seen(), answer)
+      return { answer }
+    }
+    const { kept, answer } = await (typeof run === 'function'
+      ? run<Outcome>(transaction)
+      : database.session<Outcome>(transaction))
+    if (answer) return respond(c, answer)
+    if (kept.fingerprint !== (await seen())) throw anotherRequest()
+    return respond(c, kept, { 'idempotency-replayed': 'true' })
+  }
+}
+
+type Outcome = { kept: KeptAnswer; answer?: never } | { kept?: never; answer: Answer }
+
+function respond<T>(c: Context, answer: Answer, more: Record<string, string> = {}): Response & T {
+  const { status, headers, body } = answer
+  const response: Response = c.body(body, status as ContentfulStatusCode, { ...headers, ...more })
+  return response as Response & T
+}
+
+function readKey(c: Context<Environment>): Key | undefined {
+  const key = c.req.header(HEADER)
+  if (key === undefined) return undefined
+  if (/^[!-~]{1,255}$/.test(key)) return { caller: c.var.caller, key }
+  throw invalidHeader('invalid_format', 'must be 1 to 255 visible ASCII characters')
+}
+
+function isDecided({ code, cause }: Problem): boolean {
+  return decided.has(code) || (cause instanceof DatabaseError && cause.kind === 'invalid')
+}
+
+/** The claim itself takes no time, so what ran out is the time to wait for a twin. */
+function stillRunning(error: unknown): never {
+  if (!(error instanceof DatabaseError) || error.kind !== 'timeout' || error.lost) throw error
+  throw new Problem('conflict', 'A request with this Idempotency-Key is still running.', {
+    headers: { 'retry-after': '5' },
+    cause: error,
+  })
+}
+
+function anotherRequest() {
+  return invalidHeader('reused', 'belongs to another request')
+}
+
+function invalidHeader(code: string, detail: string) {
+  return new Problem('validation', `${HEADER} ${detail}.`, {
+    faults: [{ header: HEADER, code, detail }],
+  })
+}
