@@ -77,8 +77,12 @@ export async function readRest(body: Body, onChunk: OnChunk): Promise<void> {
   for await (const chunk of readChunks(body)) await onChunk(chunk)
 }
 
+/** Bodies of which no more is to come. */
+const brokenOff = new WeakSet<object>()
+
 async function* readChunks(body: Body): AsyncGenerator<Uint8Array> {
-  if (!body || body.locked) return
+  if (!body) return
+  if (brokenOff.has(body)) throw new Problem('malformed', 'The body has broken off.')
   const reader = body.getReader()
   const late = (seconds: number) =>
     new Problem('malformed', `Nothing of the body has come for ${seconds} s.`)
@@ -89,6 +93,7 @@ async function* readChunks(body: Body): AsyncGenerator<Uint8Array> {
       yield value
     }
   } catch (cause) {
+    brokenOff.add(body)
     if (cause instanceof Problem) throw cause
     throw new Problem('malformed', 'The body ended before it was complete.', { cause })
   } finally {
