@@ -54,7 +54,7 @@ function npm(cwd: string, parameters: string[], settings: Record<string, string>
   return { output: () => output, printed: () => printed, closed, signal }
 }
 
-test('npm run dev serves samples, restarts on changes, ends on Ctrl-C and keeps its data', async () => {
+test('npm run dev serves samples, restarts on changes, takes a seed, ends on Ctrl-C and keeps its data', async () => {
   const folder = await checkout()
   const port = await freePort()
   const api = createApi(`http://127.0.0.1:${port}`)
@@ -72,14 +72,29 @@ test('npm run dev serves samples, restarts on changes, ends on Ctrl-C and keeps 
   await expect.poll(() => listening(first.output()), slow).toBe(2)
   expect((await api.get(`/products/${id}`)).status).toBe(200)
 
+  // Into the database that is running, and below into the same one when it is not.
+  const seed = async () => {
+    const { output, closed } = npm(folder, ['run', 'seed', '--', '50'])
+    expect(await closed, output()).toBe(0)
+    expect(output()).toMatch(/^added 50 products to larder on 127\.0\.0\.1:\d+ in [\d.]+ s$/m)
+  }
+  const count = async () => (await api.get('/products?limit=1&count=exact')).body.total
+  const before = await count()
+  await seed()
+  expect(await count()).toBe(before + 50)
+
   first.signal('SIGINT')
   expect(await first.closed).toBe(0)
   await expect(api.get('/health')).rejects.toThrow('ECONNREFUSED')
   expect(existsSync(join(folder, '.data/postgres-16/postmaster.pid'))).toBe(false)
 
+  await seed()
+  expect(existsSync(join(folder, '.data/postgres-16/postmaster.pid'))).toBe(false)
+
   const second = dev()
   await expect.poll(() => listening(second.output()), slow).toBe(1)
   expect((await api.get(`/products/${id}`)).status).toBe(200)
+  expect(await count()).toBe(before + 100)
   second.signal('SIGINT')
   expect(await second.closed).toBe(0)
 }, 90_000)

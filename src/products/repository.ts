@@ -159,14 +159,49 @@ export async function find(
   return rows[0]
 }
 
+const hasWords = (sql: Sql, q: string) => sql`
+  id in (select product_id from product_words where words @@ to_search(${q}))`
+
 /** The condition of the products that filters and `q` select; for any statement on the table. */
 export function selected(sql: Sql, { filters, q }: ProductSelection): Fragment {
   const condition = matching(sql, listed, filters)
   return q === undefined ? condition : sql`${condition} and ${hasWords(sql, q)}`
 }
 
-const hasWords = (sql: Sql, q: string) => sql`
-  id in (select product_id from product_words where words @@ to_search(${q}))`
+/**
+ * How far a search looks in the order of the list, for each row of the page, before it asks the index
+ * of words. A word that every hundredth product has is found there, in some milliseconds; of one that
+ * fewer have the index gives at most that many to be sorted.
+ */
+const NEARBY = 100
+
+/**
+ * The products that a search is to be sorted from: all that have the words, or only the first `most`
+ * where these stand near the beginning.
+ *
+ * The words are in one index and the order in another. Left to choose between them, PostgreSQL guesses
+ * how common the words are; where it guesses too high, because they are rare, seldom stand together, or
+ * all stand at the other end, it looks at the words of all products: 5 s for a million. Here what is
+ * found near the beginning decides. (`offset 0` keeps the order, and with it that choice, out of the
+ * second search, which does not run unless it is needed.)
+ */
+function searched(
+  sql: Sql,
+  { filters, q }: { filters: ProductSelection['filters']; q: string },
+  { beyond, order, most }: { beyond: Fragment; order: Fragment; most: number },
+): Fragment {
+  const candidates = sql`select * from products where ${matching(sql, listed, filters)} and ${beyond}`
+  return sql`
+    with near as materialized (
+      ${candidates} order by ${order} limit ${NEARBY * most}
+    ), hit as materialized (
+      select * from near where ${hasWords(sql, q)} order by ${order} limit ${most}
+    )
+    select * from hit where (select count(*) from hit) = ${most}
+    union all
+    select * from (${candidates} and ${hasWords(sql, q)} offset 0) as found
+    where (select count(*) from hit) < ${most}`
+}
 
 /**
  * The products beyond a place, in the order of the walk, one more than `limit` when there are more;
@@ -174,14 +209,15 @@ const hasWords = (sql: Sql, q: string) => sql`
  *
  * The limit is a parameter like any other. PostgreSQL plans a statement for its very values as long as
  * a plan for any values looks dearer to it, and one for any limit does: it reckons with a tenth of the
- * rows. So each `q` is planned by how common its words are, the tenth time on a connection, too.
+ * rows. So each filter is planned by how common its value is, the tenth time on a connection, too.
  */
 export async function list(
   sql: Sql,
   request: ProductQuery,
   place: Place | undefined,
 ): Promise<{ rows: ListedProduct[]; total: number | undefined }> {
-  const { limit, sort, fields, count } = request
+  const { limit, sort, filters, q, fields, count } = request
+  const most = limit + 1
   const { beyond, order, key } = keyset(sql, listed, sort, place)
   const whole = sql`select ${columns(sql)}`
   const product = fields ? sql`select ${only(sql, fields)} from (${whole}) as whole` : whole
@@ -190,10 +226,13 @@ export async function list(
     select (select row_to_json(product)::text from (${product}) as product) as json,
            ${key} as key,
            ${count === 'exact' ? total : sql`null::bigint`} as total
-    from products
-    where ${selected(sql, request)} and ${beyond}
+    from ${
+      q === undefined
+        ? sql`products where ${matching(sql, listed, filters)} and ${beyond}`
+        : sql`(${searched(sql, { filters, q }, { beyond, order, most })}) as products`
+    }
     order by ${order}
-    limit ${limit + 1}`
+    limit ${most}`
   if (count === 'estimated') return { rows, total: await estimate(sql, request) }
   if (count === undefined) return { rows, total: undefined }
   return { rows, total: rows[0]?.total ?? (await countAll(sql, request)) }
