@@ -110,6 +110,7 @@ async function measure(query: Record<string, string>): Promise<Measured> {
     for (const node of nodes) {
       const { 'Relation Name': table, 'Index Name': index, 'Actual Loops': loops } = node
       if (!table && !index) continue // a CTE, whose rows were read before
+      if (loops === 0) continue // it stands in the plan, and was not needed
       scans.add([node['Node Type'], table, index].filter(Boolean).join(' '))
       const read =
         node['Actual Rows'] +

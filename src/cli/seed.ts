@@ -101,7 +101,7 @@ async function seed({ address, remedies }: Target, total: number): Promise<void>
     await fill(pool, total, progress(total))
     // The statistics are the planner's; the map of what is visible saves it from looking into rows.
     console.log(`added after ${seconds()} s; vacuum and analyze`)
-    await pool.write((sql) => sql`vacuum (analyze) products`)
+    await pool.write((sql) => sql`vacuum (analyze) products, product_words`)
     const count = total.toLocaleString('en')
     console.log(`added ${count} products to ${database} on ${host}:${port} in ${seconds()} s`)
   } finally {

@@ -195,7 +195,10 @@ function searched(
     with near as materialized (
       ${candidates} order by ${order} limit ${NEARBY * most}
     ), hit as materialized (
-      select * from near where ${hasWords(sql, q)} order by ${order} limit ${most}
+      select * from near
+      where (select words from product_words where product_id = near.id) @@ to_search(${q})
+      order by ${order}
+      limit ${most}
     )
     select * from hit where (select count(*) from hit) = ${most}
     union all
