@@ -26,12 +26,63 @@ create function to_search(content text) returns tsquery
   language sql immutable strict parallel safe
   return (select string_agg(format('%L:*', lexeme), ' & ')::tsquery from unnest(to_words(content)));
 
-create index products_words_idx on products
-  using gin (to_words(name || ' ' || coalesce(sku, '') || ' ' || coalesce(description, '')));
+-- The words of each product. A table of its own, for `products` has the fields of the API and no
+-- others; kept, and not made anew from an index, because a search reads the words of the products that
+-- it passes: 2 µs each, for 30 when they are taken apart there and then.
+create table product_words (
+  product_id bigint not null,
+  words      tsvector not null,
+
+  constraint product_words_pkey primary key (product_id)
+);
+create index product_words_idx on product_words using gin (words);
+
+-- Whoever may write to `products` needs no rights for what happens here. No foreign key: with one,
+-- each product is looked up once more.
+create function keep_product_words() returns trigger
+  language plpgsql security definer set search_path = public, pg_temp as $$
+begin
+  if tg_op = 'INSERT' then
+    insert into product_words (product_id, words)
+    select id, to_words(name || ' ' || coalesce(sku, '') || ' ' || coalesce(description, '')) from added;
+  elsif tg_op = 'UPDATE' then
+    update product_words
+    set product_id = new.id,
+        words = to_words(new.name || ' ' || coalesce(new.sku, '') || ' ' || coalesce(new.description, ''))
+    where product_id = old.id;
+  elsif tg_op = 'DELETE' then
+    delete from product_words using removed where product_id = removed.id;
+  else
+    truncate product_words;
+  end if;
+  return null;
+end
+$$;
+
+create trigger products_keep_words_insert after insert on products
+  referencing new table as added
+  for each statement execute function keep_product_words();
+create trigger products_keep_words_update after update of id, name, sku, description on products
+  for each row when ((old.id, old.name, old.sku, old.description)
+                     is distinct from (new.id, new.name, new.sku, new.description))
+  execute function keep_product_words();
+create trigger products_keep_words_delete after delete on products
+  referencing old table as removed
+  for each statement execute function keep_product_words();
+create trigger products_keep_words_truncate after truncate on products
+  for each statement execute function keep_product_words();
+
+insert into product_words (product_id, words)
+select id, to_words(name || ' ' || coalesce(sku, '') || ' ' || coalesce(description, '')) from products;
 
 -- Down Migration
 
-drop index products_words_idx;
+drop trigger products_keep_words_truncate on products;
+drop trigger products_keep_words_delete on products;
+drop trigger products_keep_words_update on products;
+drop trigger products_keep_words_insert on products;
+drop function keep_product_words();
+drop table product_words;
 drop function to_search(text);
 drop function to_words(text);
 drop index products_sku_idx;

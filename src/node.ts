@@ -24,6 +24,9 @@ const ANSWER_GRACE_MS = 1000
 /** Longer than the idle time of common load balancers (60 s), which would meet a closed connection. */
 const KEEP_ALIVE_MS = 65_000
 
+/** Until the last byte of a request has come: an import may take its time, and Node would give it 5 minutes. */
+const REQUEST_MS = 24 * 3_600_000
+
 /** A client that is in the middle of sending a request may finish sending it. */
 const HALF_SENT_MS = 1000
 /** A log that nobody reads any more does not keep the process. */
@@ -98,9 +101,12 @@ function createHttpServer() {
     errorHandler: refuse,
     hostname: 'localhost', // for HTTP/1.0, which needs no Host header
   })
-  const server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS }, (request, response) => {
-    void listener(request, response)
-  })
+  const server = createServer(
+    { keepAliveTimeout: KEEP_ALIVE_MS, requestTimeout: REQUEST_MS },
+    (request, response) => {
+      void listener(request, response)
+    },
+  )
   server.on('connection', (socket) => {
     connections.set(socket, { owed: new Set(), readBytes: 0 })
     socket.once('close', () => connections.delete(socket))

@@ -97,7 +97,7 @@ function connect(hyperdrive: NonNullable<Bindings['HYPERDRIVE']>): Pool {
     connectTimeoutMs: 15_000,
     queryTimeoutMs: STATEMENT_TIMEOUT_MS,
     // Hyperdrive lends a server connection per transaction and resets it, so nothing can be set for longer.
-    begin: `begin; set local statement_timeout = ${STATEMENT_TIMEOUT_MS}; set local client_connection_check_interval = 1000`,
+    begin: `begin; set local statement_timeout = ${STATEMENT_TIMEOUT_MS}`,
     endSockets: false,
   })
 }

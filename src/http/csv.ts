@@ -42,15 +42,15 @@ export async function* readCsv(bunches: AsyncIterable<Line[]>): AsyncGenerator<C
   function divide(lines: Line[]): Span[] {
     const spans: Span[] = []
     for (const line of lines) {
-      const { number, text } = line
+      const { text } = line
       if (open.length === 0 && text.trim() === '') continue
       const closes = hasOddQuotes(text) === open.length > 0
       open.push(line)
       openLength += text.length + 1
       if (openLength > MOST_LINE_BYTES + 1) {
         const { fault } = parseSpans([open])
-        if (!fault || fault.code === 'CSV_QUOTE_NOT_CLOSED')
-          throw tooLong(open[0]?.number ?? number)
+        const isCsvSoFar = !fault || fault.code === 'CSV_QUOTE_NOT_CLOSED'
+        if (isCsvSoFar) throw tooLong(open[0]!.number)
         spans.push(close())
       } else if (closes) spans.push(close())
     }

@@ -1,4 +1,5 @@
 // Takes a body of any length apart into its lines, as they arrive: memory holds one piece, and one line at most.
+import { withPatience } from './patience.ts'
 import { Problem } from './problem.ts'
 
 export interface Line {
@@ -14,11 +15,6 @@ export type OnChunk = (chunk: Uint8Array) => Promise<void>
 
 /** Of a line, without its end. */
 export const MOST_LINE_BYTES = 1024 * 1024
-/**
- * A transaction stays open while the body arrives, so a client that has gone to sleep is not waited
- * for. The server would cut the transaction after 60 s, and nobody would notice on this side.
- */
-export const PATIENCE_MS = 50_000
 
 const LINE_FEED = 10
 const BYTE_ORDER_MARK = '\ufeff'
@@ -81,33 +77,27 @@ export async function readRest(body: Body, onChunk: OnChunk): Promise<void> {
   for await (const chunk of readChunks(body)) await onChunk(chunk)
 }
 
+/** Bodies of which no more is to come. */
+const brokenOff = new WeakSet<object>()
+
 async function* readChunks(body: Body): AsyncGenerator<Uint8Array> {
-  if (!body || body.locked) return
+  if (!body) return
+  if (brokenOff.has(body)) throw new Problem('malformed', 'The body has broken off.')
   const reader = body.getReader()
+  const late = (seconds: number) =>
+    new Problem('malformed', `Nothing of the body has come for ${seconds} s.`)
   try {
     for (;;) {
-      const { done, value } = await withPatience(reader.read())
+      const { done, value } = await withPatience(reader.read(), late)
       if (done) return
       yield value
     }
   } catch (cause) {
+    brokenOff.add(body)
     if (cause instanceof Problem) throw cause
     throw new Problem('malformed', 'The body ended before it was complete.', { cause })
   } finally {
     reader.releaseLock()
-  }
-}
-
-async function withPatience<T>(work: Promise<T>): Promise<T> {
-  let timer: ReturnType<typeof setTimeout> | undefined
-  const late = new Promise<never>((_, reject) => {
-    const detail = `Nothing of the body has come for ${PATIENCE_MS / 1000} s.`
-    timer = setTimeout(() => reject(new Problem('malformed', detail)), PATIENCE_MS)
-  })
-  try {
-    return await Promise.race([work, late])
-  } finally {
-    clearTimeout(timer)
   }
 }
 

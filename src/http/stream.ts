@@ -1,21 +1,21 @@
 // A body that is written while the client reads it, no faster than that.
 import type { Context } from 'hono'
 import type { Environment } from './environment.ts'
-import { Problem } from './problem.ts'
-import { PATIENCE_MS } from './lines.ts'
+import { withPatience } from './patience.ts'
 
 /**
  * Runs `work` as long as the client reads. `write` returns when the client has taken the text, and
  * `signal` aborts when it takes no more. What fails before the first text is thrown, so that it can
  * be answered; what fails later breaks the transfer off, so that it is not taken for complete.
  */
-export async function streamText(
+export function streamText(
   c: Context<Environment>,
   work: (write: (text: string) => Promise<void>, signal: AbortSignal) => Promise<void>,
 ): Promise<ReadableStream<Uint8Array>> {
   const gone = new AbortController()
   const signal = AbortSignal.any([c.req.raw.signal, gone.signal])
   const encoder = new TextEncoder()
+  const late = (seconds: number) => new Error(`the client has taken nothing for ${seconds} s`)
   // Nothing is kept ready: a text that nobody has asked for is not taken from the writer.
   const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>(
     undefined,
@@ -31,7 +31,7 @@ export async function streamText(
       if (text === '') return // a chunk of no length would be the end of the transfer
       begun = true
       resolve(readable)
-      await withPatience(writer.write(encoder.encode(text)))
+      await withPatience(writer.write(encoder.encode(text)), late)
     }
     const fail = async (error: unknown) => {
       reject(error)
@@ -49,17 +49,4 @@ export async function streamText(
     }
     work(write, signal).then(end).catch(fail)
   })
-}
-
-async function withPatience(work: Promise<void>): Promise<void> {
-  let timer: ReturnType<typeof setTimeout> | undefined
-  const late = new Promise<never>((_, reject) => {
-    const detail = `The client has taken nothing for ${PATIENCE_MS / 1000} s.`
-    timer = setTimeout(() => reject(new Problem('malformed', detail)), PATIENCE_MS)
-  })
-  try {
-    await Promise.race([work, late])
-  } finally {
-    clearTimeout(timer)
-  }
 }

@@ -15,7 +15,7 @@ beforeAll(async () => {
 /** A round of housekeeping: on Workers a trigger starts it, on Node it comes by itself. */
 async function keepHouse() {
   if (target.runtime === 'workerd') {
-    expect((await target.api.get('/cdn-cgi/local/scheduled')).text).toBe('ok')
+    expect(await (await fetch(`${target.url}/cdn-cgi/local/scheduled`)).text()).toBe('ok')
   } else {
     await target.logged('housekeeping')
   }

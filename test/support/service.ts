@@ -20,5 +20,9 @@ export async function runService(settings: Settings) {
 
 /** Starts the process and waits for nothing. */
 export function spawnService(settings: Settings): Running {
-  return run([door], { HOST: '127.0.0.1', PORT: '0', ...settings }, 'SIGKILL')
+  return run(
+    ['--max-semi-space-size=4', door],
+    { HOST: '127.0.0.1', PORT: '0', ...settings },
+    'SIGKILL',
+  )
 }
