@@ -174,7 +174,7 @@ test('on Workers nothing is removed by a setting that cannot be read', async () 
   await sql`insert into products (name, price) values ('P', 1)`
   await sql`update product_changes set at = '2000-01-01'`
   const before = await count()
-  await createApi(worker.url).get('/cdn-cgi/local/scheduled')
+  await fetch(`${worker.url}/cdn-cgi/local/scheduled`)
   await expect
     .poll(() => worker.output())
     .toContain('CHANGES_RETENTION must be a number of seconds')
