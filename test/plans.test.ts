@@ -71,7 +71,7 @@ beforeAll(async () => {
     { DATABASE_URL: database.url },
     'SIGKILL',
   )
-  expect((await seed.exited).code, seed.output()).toBe(0)
+  if ((await seed.exited).code !== 0) throw new Error(seed.output())
   const name = database.sql(database.address.database)
   for (const [setting, value] of Object.entries({
     session_preload_libraries: 'auto_explain',

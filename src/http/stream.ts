@@ -16,9 +16,16 @@ export function streamText(
   const signal = AbortSignal.any([c.req.raw.signal, gone.signal])
   const encoder = new TextEncoder()
   const late = (seconds: number) => new Error(`the client has taken nothing for ${seconds} s`)
-  // Nothing is kept ready: a text that nobody has asked for is not taken from the writer.
-  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>(
-    undefined,
+  // Nothing is kept ready: what nobody has asked for is not taken from the writer. A failure, too,
+  // waits to be asked for: Node's adapter would end the answer, rather than break it off, when the
+  // stream failed while it had asked for nothing.
+  const { readable, writable } = new TransformStream<Uint8Array | Error, Uint8Array>(
+    {
+      transform(chunk, controller) {
+        if (chunk instanceof Error) throw chunk
+        controller.enqueue(chunk)
+      },
+    },
     { highWaterMark: 1 },
     { highWaterMark: 0 },
   )
@@ -41,7 +48,7 @@ export function streamText(
         c.env.log.error({ request_id: requestId, error }, 'answer broken off')
       }
       // Without the reason: it ends up in front of whoever runs the server, outside the log.
-      await writer.abort(new Error('The answer was broken off.')).catch(() => {})
+      await writer.write(new Error('The answer was broken off.')).catch(() => {})
     }
     const end = async () => {
       resolve(readable)

@@ -478,6 +478,19 @@ describe('a transfer of many rows', () => {
     expect((await api.get('/products?limit=1')).status).toBe(200)
   })
 
+  test('is broken off also when the client asks for more only after the failure', async () => {
+    await fill()
+    for (let n = 0; n < 10; n++) {
+      const answer = await api.open('GET', '/products/export')
+      await sleep(n % 2 ? 300 : 20)
+      await killBackends(database)
+      const received = (async () => {
+        for await (const _ of answer);
+      })()
+      await expect(received).rejects.toThrow('aborted')
+    }
+  })
+
   test('is a problem, when the database fails before the first row', async () => {
     const lock = await lockTable(database)
     for (const accept of ['application/x-ndjson', 'text/csv']) {
