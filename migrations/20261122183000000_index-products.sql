@@ -36,9 +36,6 @@ create table product_words (
   constraint product_words_pkey primary key (product_id)
 );
 create index product_words_idx on product_words using gin (words);
--- For the planner to know a rare word from a common one, it has to know many; of fewer than 100 it
--- makes no use, and takes each for one row in fifty.
-alter table product_words alter column words set statistics 1000;
 
 -- Whoever may write to `products` needs no rights for what happens here. No foreign key: with one,
 -- each product is looked up once more.

@@ -264,15 +264,13 @@ describe('filtered by', () => {
 
 describe('searched for', () => {
   test.for([
-    ['a rare word', 'heirloom', 20, 200],
-    ['the beginning of a rare word', 'heirl', 20, 200],
+    ['a rare word', 'heirloom', 20, 100],
+    ['the beginning of a rare word', 'heirl', 20, 100],
     ['a common word', 'handmade', 20, 0],
     ['the first letter of many', 'h', 20, 0],
-    ['a word that there is not', 'zeppelin', 0, 0],
-    ['a sku', 'mug 1000', undefined, 200],
-    ['a word of one in a hundred', 'limited', 20, 11_000],
     ['a word of one in 36', 'everyday', 20, 0],
-    ['words that never stand together', 'everyday handmade', 0, 0],
+    ['a word that there is not', 'zeppelin', 0, 0],
+    ['a sku', 'mug 1000', undefined, 100],
   ] as const)('%s', async ([, q, items, found]) => {
     const measured = await measure({ q })
     if (items !== undefined) expect(measured.response.body.items).toHaveLength(items)
@@ -280,6 +278,18 @@ describe('searched for', () => {
   })
 
   test.for(['heirloom', 'handmade'])('%s, in the order of another field', async (q) => {
-    expectServed(await measure({ q, sort: '-price' }), { rows: MOST_NEARBY + EACH_FOUND * 200 })
+    expectServed(await measure({ q, sort: '-price' }), { rows: MOST_NEARBY + EACH_FOUND * 100 })
+  })
+
+  // What is not nearby costs by how much of it there is, or by how long the lists are that the index
+  // holds against each other: 30 to 40 ms when nothing else runs.
+  test.for([
+    ['a word of one in a hundred', 'limited', 20, 10_000],
+    ['words of one in 1,200 together', 'limited blue', 20, 1200],
+    ['words that never stand together', 'everyday handmade', 0, 0],
+  ] as const)('%s', async ([, q, items, found]) => {
+    const measured = await measure({ q })
+    expect(measured.response.body.items).toHaveLength(items)
+    expectServed(measured, { rows: MOST_NEARBY + EACH_FOUND * found, ms: 4 * MOST_MS })
   })
 })

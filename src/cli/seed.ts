@@ -99,7 +99,8 @@ async function seed({ address, remedies }: Target, total: number): Promise<void>
       throw new Error(`${database} lacks ${pending.join(', ')}: run ${remedies.tables}`)
     }
     await fill(pool, total, progress(total))
-    // The statistics are the planner's; the map of what is visible saves it from looking into rows.
+    // For the planner's statistics, the map of what is visible, and the words that wait to be sorted
+    // into their index, which each search reads one by one until then.
     console.log(`added after ${seconds()} s; vacuum and analyze`)
     await pool.write((sql) => sql`vacuum (analyze) products, product_words`)
     const count = total.toLocaleString('en')
