@@ -153,6 +153,9 @@ function invitation(service: string, database: string, folder: string): string {
   curl -i ${service}/products/1
   curl -i ${service}/products ${json} -d '{"name": "Butter dish", "price": 24.5}'
   curl -i -X PATCH ${service}/products/1 ${json} -d '{"price": 8.75}'
+  curl -g '${service}/products?q=mug&price[lt]=20&sort=-price'
+  curl ${service}/products/1/stock ${json} -d '{"delta": 5}'
+  ${service}/docs   to read and try all of it
 
   Changes in src/ restart the service. Ctrl-C ends both; the data stays.
 `

@@ -40,7 +40,7 @@ test('a locked table and forty readers: fifteen connections, the others 503 in t
   expect(all.filter(({ answer }) => answer.status === 200)).toHaveLength(15)
   expect(most).toBe(15)
   await expect.poll(() => backends(database)).toBe(5)
-  expect(service.log.filter((line) => line['level'] === 'warn')).toHaveLength(25)
+  expect(service.log.filter((line) => line['msg'] === 'request refused')).toHaveLength(25)
 })
 
 test('a waiter whose client goes away leaves the queue', async () => {
