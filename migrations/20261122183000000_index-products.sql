@@ -27,8 +27,9 @@ create function to_search(content text) returns tsquery
   return (select string_agg(format('%L:*', lexeme), ' & ')::tsquery from unnest(to_words(content)));
 
 -- The words of each product. A table of its own, for `products` has the fields of the API and no
--- others; kept, and not made anew from an index, because a search reads the words of the products that
--- it passes: 2 µs each, for 30 when they are taken apart there and then.
+-- others; kept, and not left to an index on an expression, because a search reads the words of the
+-- products that it passes. Of a million, q=blue mug passed 5,500: 326 ms when each was taken apart there
+-- and then, 3 ms from here (on a busy machine, both in one run).
 create table product_words (
   product_id bigint not null,
   words      tsvector not null,

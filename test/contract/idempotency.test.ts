@@ -332,3 +332,96 @@ test('a twin of a request that fails without an answer does the work itself', as
   expectFirst(await twin, 201)
   expect(await count('products')).toBe(1)
 })
+
+describe('a change of stock', () => {
+  test('is made once, and its failure kept', async () => {
+    const { body } = await api.post('/products', product({ stock: 5 }))
+    const path = `/products/${body.id}/stock`
+    const key = newKey()
+    const first = await post({ delta: -3 }, key, path)
+    expectFirst(first, 200)
+    expectReplay(await post({ delta: -3 }, key, path), first)
+    expectKeyRefused(await post({ delta: -2 }, key, path), 'reused')
+
+    const refused = newKey()
+    const tooMuch = await post({ delta: -3 }, refused, path)
+    expectProblem(tooMuch, 409, 'insufficient_stock')
+    await api.post(path, { delta: 10 })
+    expectReplay(await post({ delta: -3 }, refused, path), tooMuch)
+    expect((await api.get(`/products/${body.id}`)).body.stock).toBe(12)
+  })
+
+  test('is made once for twenty twins', async () => {
+    const { body } = await api.post('/products', product({ stock: 50 }))
+    const key = newKey()
+    const answers = await Promise.all(
+      Array.from({ length: 20 }, () => post({ delta: -1 }, key, `/products/${body.id}/stock`)),
+    )
+    expect(answers.filter((answer) => !isReplay(answer))).toHaveLength(1)
+    expect(new Set(answers.map(({ text }) => text)).size).toBe(1)
+    expect((await api.get(`/products/${body.id}`)).body.stock).toBe(49)
+  })
+})
+
+describe('an import', () => {
+  /** Longer than a block of the fingerprint and than a batch. */
+  const rows = (count: number, skuOf = (n: number) => `I-${n}`) =>
+    Array.from({ length: count }, (_, n) =>
+      JSON.stringify(product({ sku: skuOf(n), description: 'x'.repeat(300) })),
+    ).join('\n')
+  const send = (body: string, key: string, query = '') => {
+    const headers = { 'content-type': 'application/x-ndjson', 'idempotency-key': key }
+    return api.request('POST', `/products/import${query}`, { body, headers })
+  }
+
+  test('is done once, whatever its length', async () => {
+    const body = rows(2000)
+    const key = newKey()
+    const first = await send(body, key)
+    expectFirst(first, 200)
+    expect(first.body).toEqual({ inserted: 2000, updated: 0 })
+    expectReplay(await send(body, key), first)
+    // The last byte is part of it, and the query.
+    expectKeyRefused(await send(`${body.slice(0, -1)} `, key), 'reused')
+    expectKeyRefused(await send(`${body}\n`, key), 'reused')
+    expectKeyRefused(await send(body, key, '?on_conflict=sku'), 'reused')
+    expect(await count('products')).toBe(2000)
+  })
+
+  test('is done once for twins', async () => {
+    const body = rows(300)
+    const key = newKey()
+    const answers = await Promise.all(Array.from({ length: 5 }, () => send(body, key)))
+    expect(answers.filter((answer) => !isReplay(answer))).toHaveLength(1)
+    expect(new Set(answers.map(({ text }) => text)).size).toBe(1)
+    expect(await count('products')).toBe(300)
+  })
+
+  test('keeps that a sku was taken, also when it is free again', async () => {
+    await api.post('/products', product({ sku: 'I-7' }))
+    const body = rows(600)
+    const key = newKey()
+    const first = await send(body, key)
+    expect(expectProblem(first, 409, 'conflict').errors).toMatchObject([
+      { line: 8, pointer: '#/sku', code: 'taken' },
+    ])
+    expect(await count('products')).toBe(1)
+    await database.sql`delete from products`
+    expectReplay(await send(body, key), first)
+    expect(await count('products')).toBe(0)
+  })
+
+  // The work stands behind a savepoint here, and still knows which rows are its own.
+  test.each(['', '?on_conflict=sku'])('tells a sku of its own from another%s', async (query) => {
+    const key = newKey()
+    const twice = rows(700, (n) => (n === 650 ? 'I-3' : `I-${n}`))
+    const answer = await send(twice, key, query)
+    expect(expectProblem(answer, 422, 'validation').errors).toMatchObject([
+      { line: 651, pointer: '#/sku', code: 'duplicate' },
+    ])
+    // A fault of the input is not kept: the key is free.
+    expect(await count('idempotency_keys')).toBe(0)
+    expectFirst(await send(rows(700), key, query), 200)
+    expect(await count('products')).toBe(700)
+  })
+})
