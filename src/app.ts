@@ -3,11 +3,12 @@ import { Hono } from 'hono'
 import { methodNotAllowed } from 'hono/method-not-allowed'
 import type { AppSettings, HousekeepingSettings } from './config.ts'
 import { documentation } from './documentation/routes.ts'
-import { access } from './http/access.ts'
+import { admit, identify } from './http/access.ts'
 import { crossOrigin, securityHeaders } from './http/browsers.ts'
 import type { Environment } from './http/environment.ts'
 import { exactPaths, wrongMethod } from './http/methods.ts'
 import { onlyErrors, Problem, problemResponse, renderProblems } from './http/problem.ts'
+import { rateLimit } from './http/rate-limit.ts'
 import { requestId } from './http/request-id.ts'
 import { wellFormedUrl } from './http/well-formed.ts'
 import { health } from './operations/health.ts'
@@ -31,7 +32,9 @@ export function createApp(settings: AppSettings) {
   app.use(requestLog)
   app.use(securityHeaders)
   if (settings.corsOrigins) app.use(crossOrigin(settings.corsOrigins))
-  app.use(access(settings.access))
+  app.use(identify(settings.access))
+  app.use(rateLimit) // before anybody is refused, or keys could be tried out as fast as one likes
+  app.use(admit(settings.access))
   app.use(
     methodNotAllowed<Environment>({
       app,

@@ -19,6 +19,7 @@ type Api = ApplyGlobalResponse<
     413: Refusal
     415: Refusal
     422: Refusal
+    429: Refusal
     500: Refusal
     503: Refusal
     504: Refusal

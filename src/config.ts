@@ -3,6 +3,7 @@ import { z } from 'zod'
 import type { DatabaseAddress, SslMode } from './database/connection.ts'
 import { type Access, type ApiKey, keyName, scopes } from './http/access.ts'
 import type { CorsOrigins } from './http/browsers.ts'
+import type { Quota } from './http/rate-limit.ts'
 
 /** What both doors read. */
 export interface AppSettings {
@@ -26,7 +27,14 @@ export interface Settings {
     statementTimeoutMs: number
   }
   startUp: { attempts: number; delayMs: number }
-  http: { host: string; port: number; shutdownTimeoutMs: number }
+  http: {
+    host: string
+    port: number
+    shutdownTimeoutMs: number
+    /** Of each client; undefined: everybody may ask as often as they like. */
+    quota: Quota | undefined
+    trustedProxies: number
+  }
   housekeeping: HousekeepingSettings
   logLevel: (typeof logLevels)[number]
 }
@@ -72,6 +80,16 @@ const boolean = (fallback: boolean) => {
 const choice = <T extends readonly [string, ...string[]]>(values: T, fallback: T[number]) =>
   z.enum(values, `must be one of ${values.join(', ')}`).default(fallback)
 
+const expectedQuota = 'must be requests/seconds, such as 100/60: up to 1000000 and up to 86400'
+const quota = z
+  .string()
+  .regex(/^[1-9]\d*\/[1-9]\d*$/, { error: expectedQuota, abort: true })
+  .transform((text): Quota => {
+    const [requests, seconds] = text.split('/').map(Number) as [number, number]
+    return { requests, seconds }
+  })
+  .refine(({ requests, seconds }) => requests <= 1_000_000 && seconds <= 86_400, expectedQuota)
+
 const housekeepingSchema = z.object({
   CHANGES_RETENTION: seconds(604_800, 0, LONGEST_KEPT_SECONDS),
 })
@@ -105,6 +123,8 @@ const serviceSchema = z.object({
   CONNECT_TIMEOUT: seconds(10, 0.001),
   STATEMENT_TIMEOUT: seconds(30, 0.001),
   SHUTDOWN_TIMEOUT: seconds(15),
+  RATE_LIMIT: quota.optional(),
+  TRUSTED_PROXIES: integer(0, 0, 10),
 })
 
 const partsSchema = z.object({
@@ -151,7 +171,13 @@ export function readSettings(environment: Environment): Settings {
       statementTimeoutMs: env.STATEMENT_TIMEOUT,
     },
     startUp: { attempts: env.CONNECT_MAX_RETRIES, delayMs: env.CONNECT_RETRY_DELAY },
-    http: { host: env.HOST, port: env.PORT, shutdownTimeoutMs: env.SHUTDOWN_TIMEOUT },
+    http: {
+      host: env.HOST,
+      port: env.PORT,
+      shutdownTimeoutMs: env.SHUTDOWN_TIMEOUT,
+      quota: env.RATE_LIMIT,
+      trustedProxies: env.TRUSTED_PROXIES,
+    },
     housekeeping: { changesRetentionMs: env.CHANGES_RETENTION },
     logLevel: env.DEBUG && env.LOG_LEVEL === 'info' ? 'debug' : env.LOG_LEVEL,
   }

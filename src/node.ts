@@ -5,13 +5,20 @@ import { readFile } from 'node:fs/promises'
 import { createServer, type ServerResponse } from 'node:http'
 import { type AddressInfo, Server as NetServer, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { getRequestListener, RequestError } from '@hono/node-server'
+import {
+  getRequestListener,
+  type Http2Bindings,
+  type HttpBindings,
+  RequestError,
+} from '@hono/node-server'
 import { pino } from 'pino'
 import { createApp, createChores } from './app.ts'
 import { readSettings, type Settings, SettingsError } from './config.ts'
 import { createPool, type Pool } from './database/pool.ts'
 import { pendingMigrations, waitForDatabase } from './database/verification.ts'
 import { openWarning } from './http/access.ts'
+import { clientAddress } from './http/address.ts'
+import { createMemoryLimiter } from './http/memory-limiter.ts'
 import { Problem } from './http/problem.ts'
 import { refusal } from './http/refusal.ts'
 import { keepHouse } from './operations/housekeeping.ts'
@@ -43,7 +50,16 @@ const settings = loadSettings()
 const logOutput = pino.destination({ dest: process.stdout.fd, sync: false })
 const log = createLog(settings.logLevel, logOutput)
 const pool = connect(settings)
-const lent = { database: pool, log, notReady: undefined as string | undefined, readFile: readPage }
+const { quota, trustedProxies } = settings.http
+const limiter = quota && createMemoryLimiter(quota)
+const lent = {
+  database: pool,
+  log,
+  notReady: undefined as string | undefined,
+  readFile: readPage,
+  limiter,
+  address: '',
+}
 /** Of each connection the answers that it is owed, and how much of it had been read after the last. */
 const connections = new Map<Socket, { owed: Set<ServerResponse>; readBytes: number }>()
 const server = createHttpServer()
@@ -97,7 +113,19 @@ async function readPage(name: string) {
 
 function createHttpServer() {
   const app = createApp(settings.app)
-  const listener = getRequestListener((request) => app.fetch(request, lent), {
+  const fetch = (
+    request: Request,
+    { incoming }: Pick<HttpBindings | Http2Bindings, 'incoming'>,
+  ) => {
+    if (!limiter) return app.fetch(request, lent)
+    const peer = incoming.socket.remoteAddress ?? ''
+    const forwardedFor = request.headers.get('x-forwarded-for')
+    return app.fetch(request, {
+      ...lent,
+      address: clientAddress(peer, forwardedFor, trustedProxies),
+    })
+  }
+  const listener = getRequestListener(fetch, {
     errorHandler: refuse,
     hostname: 'localhost', // for HTTP/1.0, which needs no Host header
   })

@@ -6,6 +6,7 @@ import { DatabaseError } from './database/errors.ts'
 import { openWarning } from './http/access.ts'
 import type { Log } from './http/environment.ts'
 import { Problem } from './http/problem.ts'
+import type { RateLimiter } from './http/rate-limit.ts'
 import { refusal } from './http/refusal.ts'
 import { keepHouse } from './operations/housekeeping.ts'
 import { createLog } from './operations/log.ts'
@@ -14,6 +15,8 @@ interface Bindings {
   HYPERDRIVE?: { host: string; port: number; user: string; password: string; database: string }
   /** The files of src/documentation/page. */
   ASSETS: { fetch: (url: URL) => Promise<Response> }
+  /** Counts by its own `limit` and `period`; without it nothing is limited. */
+  RATE_LIMITER?: { limit: (by: { key: string }) => Promise<{ success: boolean }> }
   LOG_LEVEL?: string
   CHANGES_RETENTION?: string | number
   /** The settings of the app, as far as they are set. */
@@ -23,6 +26,12 @@ interface Bindings {
 /** The platform's limit is six connections a request. */
 const CONNECTIONS = 5
 const STATEMENT_TIMEOUT_MS = 30_000
+
+/** The longest period that the platform has. */
+const LONGEST_PERIOD_S = 60
+
+const NOT_LIMITED =
+  'RATE_LIMIT has no effect on Workers: the limit is the binding RATE_LIMITER of wrangler.toml'
 
 const MISSING =
   'The binding HYPERDRIVE is missing: create a Hyperdrive configuration and put its id into wrangler.toml.'
@@ -35,11 +44,15 @@ export default {
   fetch(request: Request, bindings: Bindings): Response | Promise<Response> {
     log ??= startLog(bindings.LOG_LEVEL)
     app ??= startApp(bindings, log)
-    const { HYPERDRIVE, ASSETS } = bindings
-    const readFile = (name: string) => readAsset(ASSETS, name)
-    return HYPERDRIVE
-      ? app.fetch(request, { database: connect(HYPERDRIVE), log, notReady: undefined, readFile })
-      : app.fetch(request, { database: noDatabase, log, notReady: MISSING, readFile })
+    const { HYPERDRIVE, ASSETS, RATE_LIMITER } = bindings
+    return app.fetch(request, {
+      database: HYPERDRIVE ? connect(HYPERDRIVE) : noDatabase,
+      log,
+      notReady: HYPERDRIVE ? undefined : MISSING,
+      readFile: (name) => readAsset(ASSETS, name),
+      limiter: RATE_LIMITER && limitBy(RATE_LIMITER),
+      address: request.headers.get('cf-connecting-ip') ?? '',
+    })
   },
 
   /** Housekeeping, at the times that wrangler.toml names. */
@@ -69,11 +82,23 @@ function startApp(bindings: Bindings, log: Log): Pick<App, 'fetch'> {
   try {
     const settings = readAppSettings(bindings)
     if (!settings.access) log.warn({}, openWarning)
+    if (bindings['RATE_LIMIT'] && !bindings.RATE_LIMITER) log.warn({}, NOT_LIMITED)
     return createApp(settings)
   } catch (error) {
     if (!(error instanceof SettingsError)) throw error
     log.error({ faults: error.faults }, 'the settings are not valid: every request is refused')
     return refusal(new Problem('unavailable', 'The settings of the service are not valid.'))
+  }
+}
+
+/** The platform tells whether, and neither how many are left nor when there are more. */
+function limitBy(binding: NonNullable<Bindings['RATE_LIMITER']>): RateLimiter {
+  return {
+    quota: undefined,
+    async take(client) {
+      const { success } = await binding.limit({ key: client })
+      return { allowed: success, remaining: undefined, reset: LONGEST_PERIOD_S }
+    },
   }
 }
 

@@ -47,6 +47,8 @@ async function answerTo(thrown: unknown) {
       log,
       notReady: undefined,
       readFile: fail,
+      limiter: undefined,
+      address: '',
     },
   )
   return { status: answer.status, body: await answer.json(), written }

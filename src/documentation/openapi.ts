@@ -1,7 +1,7 @@
 // How the OpenAPI document describes itself and its page.
 import { z } from 'zod'
 import type { ZodOpenApiPathsObject } from 'zod-openapi'
-import { always, answer, open, problems } from '../http/openapi.ts'
+import { counted, answer, open, problems } from '../http/openapi.ts'
 import { PartPath } from './schema.ts'
 
 const tags = ['documentation']
@@ -27,7 +27,7 @@ export const documentationPaths: ZodOpenApiPathsObject = {
       responses: {
         200: answer('OpenAPI 3.1.', { 'application/json': { schema: Document } }, { ETag: etag }),
         304: unchanged,
-        ...problems(...always),
+        ...problems(...counted),
       },
     },
   },
@@ -37,7 +37,7 @@ export const documentationPaths: ZodOpenApiPathsObject = {
       tags,
       security,
       summary: 'A page to read and try the API',
-      responses: { 200: file('The page.', 'text/html'), 304: unchanged, ...problems(...always) },
+      responses: { 200: file('The page.', 'text/html'), 304: unchanged, ...problems(...counted) },
     },
   },
   '/docs/{part}': {
@@ -50,7 +50,7 @@ export const documentationPaths: ZodOpenApiPathsObject = {
       responses: {
         200: file('The part.', 'text/css', 'text/javascript'),
         304: unchanged,
-        ...problems(...always, 'not_found'),
+        ...problems(...counted, 'not_found'),
       },
     },
   },

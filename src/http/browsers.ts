@@ -49,6 +49,8 @@ export function crossOrigin(origins: CorsOrigins): MiddlewareHandler {
       'Idempotency-Replayed',
       'Link',
       'Location',
+      'RateLimit',
+      'RateLimit-Policy',
       'Retry-After',
       'WWW-Authenticate',
       'X-Request-Id',

@@ -1,5 +1,7 @@
 // What a door lends the app with each request, and what the app keeps while it answers.
 import type { Database, Pool } from '../database/pool.ts'
+import type { Scope } from './access.ts'
+import type { RateLimiter } from './rate-limit.ts'
 
 export interface Log {
   debug(fields: object, message: string): void
@@ -20,11 +22,17 @@ export interface Environment {
     readFile: (
       name: string,
     ) => Promise<{ body: Uint8Array<ArrayBuffer> | ReadableStream; etag: string }>
+    /** Undefined: everybody may ask as often as they like. */
+    limiter: RateLimiter | undefined
+    /** Where the request comes from: an IP address, or what the limiter is to take for one. */
+    address: string
   }
   Variables: {
     requestId: string
     /** The name of the key that was sent; empty without one, and when the service is open. */
     caller: string
+    /** That of the key; undefined without a known one. */
+    scope: Scope | undefined
     /** The pool as this request sees it: a wait for a connection ends when the client goes away. */
     database: Database
   }

@@ -77,6 +77,28 @@ const retryAfterHeader = z
   .regex(/^\d+$/)
   .meta({ description: 'Seconds.', examples: ['1'], header: { id: 'Retry-After' } })
 
+/** On what is counted, where the service limits its clients and can tell what is left. */
+const rateLimitHeaders = {
+  RateLimit: z
+    .string()
+    .regex(/^"default";r=\d+;t=\d+$/)
+    .optional()
+    .meta({
+      description: 'Where there is a limit: requests that remain, seconds until there are more.',
+      examples: ['"default";r=50;t=30'],
+      header: { id: 'RateLimit' },
+    }),
+  'RateLimit-Policy': z
+    .string()
+    .regex(/^"default";q=\d+;w=\d+$/)
+    .optional()
+    .meta({
+      description: 'Where there is a limit: so many requests in so many seconds.',
+      examples: ['"default";q=100;w=60'],
+      header: { id: 'RateLimit-Policy' },
+    }),
+}
+
 const authenticateHeader = z
   .string()
   .meta({ examples: ['Bearer realm="larder"'], header: { id: 'WWW-Authenticate' } })
@@ -84,6 +106,7 @@ const authenticateHeader = z
 /** Headers that a problem of this code always has, besides the request's id. */
 const headersOf: Partial<Record<ProblemCode, z.ZodRawShape>> = {
   unauthorized: { 'WWW-Authenticate': authenticateHeader },
+  rate_limited: { 'Retry-After': retryAfterHeader },
   unavailable: { 'Retry-After': retryAfterHeader },
 }
 
@@ -101,6 +124,7 @@ const meanings: Record<ProblemCode, string> = {
   too_large: 'The body is larger than the operation takes.',
   unsupported_media_type: 'The operation does not take a body of this type.',
   validation: 'The request can be parsed and is not valid; `errors` lists every fault at once.',
+  rate_limited: 'The client has used up its quota; `Retry-After` says when there is more.',
   internal: 'A fault of the service, logged under the request id.',
   unavailable: 'The database, or a connection to it, is not to be had at the moment.',
   timeout: 'The database took too long.',
@@ -119,7 +143,7 @@ export function answer(
 ): ZodOpenApiResponseObject {
   return {
     description,
-    headers: z.object({ 'X-Request-Id': requestIdHeader, ...headers }),
+    headers: z.object({ 'X-Request-Id': requestIdHeader, ...rateLimitHeaders, ...headers }),
     ...(content ? { content } : {}),
   }
 }
@@ -167,9 +191,11 @@ function example(code: ProblemCode): ProblemDocument {
 
 /** Any request may meet these, whatever it asks for. */
 export const always = ['malformed', 'internal'] as const
+/** Any but a probe, where there is a limit. */
+export const counted = [...always, 'rate_limited'] as const
 /** What asks for the database may meet these, too, and is behind a key where the service has keys. */
 export const withDatabase = [
-  ...always,
+  ...counted,
   'unauthorized',
   'forbidden',
   'unavailable',

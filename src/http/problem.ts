@@ -19,6 +19,7 @@ export const catalogue = {
   too_large: [413, 'The body is too large'],
   unsupported_media_type: [415, 'The media type of the body is not supported'],
   validation: [422, 'The request is not valid'],
+  rate_limited: [429, 'The client asks too often'],
   internal: [500, 'The service failed'],
   unavailable: [503, 'The service cannot answer at the moment'],
   timeout: [504, 'The request took too long'],
