@@ -47,6 +47,7 @@ async function answerTo(thrown: unknown) {
       log,
       notReady: undefined,
       readFile: fail,
+      metrics: undefined,
       limiter: undefined,
       address: '',
     },

@@ -6,9 +6,10 @@ import { join } from 'node:path'
 import { unstable_DevEnv, unstable_readConfig } from 'wrangler'
 import type { WorkerOptions } from './worker.ts'
 
-const { databaseUrl, settings } = JSON.parse(process.argv[2]!) as WorkerOptions
+const { databaseUrl, settings, rateLimit } = JSON.parse(process.argv[2]!) as WorkerOptions
 const config = unstable_readConfig({ config: join(import.meta.dirname, '../../wrangler.toml') })
 const bindings = config.hyperdrive as object[]
+const [limit, period] = rateLimit?.split('/').map(Number) ?? []
 
 // What wrangler's `unstable_startWorker` does, which does not tell when the code is loaded.
 const environment = new unstable_DevEnv()
@@ -20,6 +21,9 @@ const worker = await environment.startWorker({
     vars: { ...config.vars, ...settings },
     hyperdrive: databaseUrl
       ? bindings.map((binding) => ({ ...binding, localConnectionString: databaseUrl }))
+      : [],
+    ratelimits: rateLimit
+      ? [{ name: 'RATE_LIMITER', namespace_id: '1', simple: { limit, period } }]
       : [],
   },
   dev: {

@@ -10,6 +10,8 @@ export interface WorkerOptions {
   databaseUrl?: string
   /** The Worker's variables. */
   settings?: Settings
+  /** The binding RATE_LIMITER, as `requests/seconds`; without it there is no such binding. */
+  rateLimit?: string | undefined
 }
 
 /** Starts the Worker on a free port of 127.0.0.1; it ends with the test, or with the file. */
