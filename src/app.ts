@@ -14,6 +14,7 @@ import { wellFormedUrl } from './http/well-formed.ts'
 import { health } from './operations/health.ts'
 import { removeExpired } from './idempotency/repository.ts'
 import type { Chore } from './operations/housekeeping.ts'
+import { countAnswers, metrics } from './operations/metrics.ts'
 import { requestLog } from './operations/request-log.ts'
 import { tidyChanges } from './products/changes.ts'
 import { products } from './products/routes.ts'
@@ -30,6 +31,7 @@ export function createApp(settings: AppSettings) {
 
   app.use(requestId)
   app.use(requestLog)
+  app.use(countAnswers)
   app.use(securityHeaders)
   if (settings.corsOrigins) app.use(crossOrigin(settings.corsOrigins))
   app.use(identify(settings.access))
@@ -52,7 +54,11 @@ export function createApp(settings: AppSettings) {
     await next()
   })
 
-  return app.route('/', health).route('/', documentation).route('/products', products)
+  return app
+    .route('/', health)
+    .route('/', metrics)
+    .route('/', documentation)
+    .route('/products', products)
 }
 
 /** What the doors have done now and then. */

@@ -23,6 +23,8 @@ import { Problem } from './http/problem.ts'
 import { refusal } from './http/refusal.ts'
 import { keepHouse } from './operations/housekeeping.ts'
 import { createLog, rootCause } from './operations/log.ts'
+import { createMetrics } from './operations/prometheus.ts'
+import about from '../package.json' with { type: 'json' }
 
 /** Ctrl-C reaches a process twice when npm passes it on: that is one press. */
 const ONE_PRESS_MS = 1000
@@ -52,16 +54,26 @@ const log = createLog(settings.logLevel, logOutput)
 const pool = connect(settings)
 const { quota, trustedProxies } = settings.http
 const limiter = quota && createMemoryLimiter(quota)
+/** Of each connection the answers that it is owed, and how much of it had been read after the last. */
+const connections = new Map<Socket, { owed: Set<ServerResponse>; readBytes: number }>()
+let houseKeptAt: number | undefined
+const metrics = createMetrics({
+  version: about.version,
+  pool: () => pool.stats(),
+  requests: countOwed,
+  connections: () => connections.size,
+  houseKeptAt: () => houseKeptAt,
+  clients: limiter?.clients,
+})
 const lent = {
   database: pool,
   log,
   notReady: undefined as string | undefined,
   readFile: readPage,
+  metrics,
   limiter,
   address: '',
 }
-/** Of each connection the answers that it is owed, and how much of it had been read after the last. */
-const connections = new Map<Socket, { owed: Set<ServerResponse>; readBytes: number }>()
 const server = createHttpServer()
 let stoppedAt: number | undefined
 const housekeeping = new AbortController()
@@ -194,7 +206,7 @@ async function keepHouseFrom(delayMs: number): Promise<void> {
   const chores = createChores(settings.housekeeping)
   for (let ms = delayMs; !signal.aborted; ms = HOUSEKEEPING_MS) {
     await sleep(ms, undefined, { ref: false, signal }).catch(() => {})
-    await keepHouse(pool, log, chores, signal)
+    if (await keepHouse(pool, log, chores, signal)) houseKeptAt = Date.now()
   }
 }
 

@@ -50,6 +50,7 @@ export default {
       log,
       notReady: HYPERDRIVE ? undefined : MISSING,
       readFile: (name) => readAsset(ASSETS, name),
+      metrics: undefined,
       limiter: RATE_LIMITER && limitBy(RATE_LIMITER),
       address: request.headers.get('cf-connecting-ip') ?? '',
     })

@@ -11,6 +11,13 @@ export interface Log {
   fatal(fields: object, message: string): void
 }
 
+export interface Metrics {
+  /** Counts an answer. There must be few values of each label, whatever clients send. */
+  count(answer: { method: string; route: string; status: number; seconds: number }): void
+  /** All of them as text, and the media type of that. */
+  read(): Promise<{ type: string; text: string }>
+}
+
 export interface Environment {
   /** Node lends a pool made at start, the Worker one made for the request, a test its own. */
   Bindings: {
@@ -22,6 +29,8 @@ export interface Environment {
     readFile: (
       name: string,
     ) => Promise<{ body: Uint8Array<ArrayBuffer> | ReadableStream; etag: string }>
+    /** Undefined on Workers, where each of many isolates would tell of itself alone. */
+    metrics: Metrics | undefined
     /** Undefined: everybody may ask as often as they like. */
     limiter: RateLimiter | undefined
     /** Where the request comes from: an IP address, or what the limiter is to take for one. */

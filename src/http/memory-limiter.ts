@@ -11,7 +11,7 @@ const MOST_CLIENTS = 50_000
 
 export interface MemoryLimiter extends RateLimiter {
   /** Of how many it knows what they have left. */
-  clients(): number
+  clients: () => number
 }
 
 export function createMemoryLimiter(quota: Quota): MemoryLimiter {

@@ -8,13 +8,15 @@ export type Chore = (database: Database) => Promise<number>
 /**
  * Does every chore to its end, one after the other. One that fails is logged, and left until the
  * next time; it neither stops the others nor the service. `signal` ends it between two batches.
+ * @returns whether all of them came to their end
  */
 export async function keepHouse(
   database: Database,
   log: Log,
   chores: Record<string, Chore>,
   signal?: AbortSignal,
-): Promise<void> {
+): Promise<boolean> {
+  let done = true
   for (const [chore, removeBatch] of Object.entries(chores)) {
     let removed = 0
     try {
@@ -23,7 +25,9 @@ export async function keepHouse(
       }
       if (removed > 0) log.debug({ chore, removed }, 'housekeeping')
     } catch (error) {
+      done = false
       if (!signal?.aborted) log.warn({ chore, removed, error }, 'housekeeping failed')
     }
   }
+  return done && !signal?.aborted
 }

@@ -1,7 +1,15 @@
 // How the OpenAPI document describes the operator's routes.
 import { z } from 'zod'
 import type { ZodOpenApiPathsObject } from 'zod-openapi'
-import { always, answer, open, optionalKey, problems, withDatabase } from '../http/openapi.ts'
+import {
+  always,
+  answer,
+  counted,
+  open,
+  optionalKey,
+  problems,
+  withDatabase,
+} from '../http/openapi.ts'
 
 const json = (schema: z.ZodType) => ({ 'application/json': { schema } })
 
@@ -46,6 +54,19 @@ export const operationsPaths: ZodOpenApiPathsObject = {
       responses: {
         200: answer('Its version and how long it took.', json(DatabaseTest)),
         ...problems(...withDatabase),
+      },
+    },
+  },
+  '/metrics': {
+    get: {
+      operationId: 'getMetrics',
+      tags: ['operations'],
+      summary: 'How it has been so far, for Prometheus',
+      description: 'Of one process. There are none on Cloudflare Workers.',
+      security: optionalKey,
+      responses: {
+        200: answer("Prometheus' text format.", { 'text/plain': { schema: { type: 'string' } } }),
+        ...problems(...counted, 'unauthorized', 'forbidden', 'not_found'),
       },
     },
   },
