@@ -71,6 +71,8 @@ test('every fault is named at once, an empty value counts as missing', () => {
       STATEMENT_TIMEOUT: '0',
       CONNECT_TIMEOUT: '1e3',
       LOG_LEVEL: 'loud',
+      RATE_LIMIT: 'some',
+      TRUSTED_PROXIES: '-1',
       API_KEYS: 'key',
       PUBLIC_READS: 'some',
       CORS_ORIGINS: 'shop.example.com',
@@ -88,6 +90,8 @@ test('every fault is named at once, an empty value counts as missing', () => {
     'POOL_PRE_PING must be true or false',
     'CONNECT_TIMEOUT must be a number of seconds from 0.001 to 2000000, such as 2 or 0.5',
     'STATEMENT_TIMEOUT must be a number of seconds from 0.001 to 2000000, such as 2 or 0.5',
+    'RATE_LIMIT must be requests/seconds, such as 100/60: up to 1000000 and up to 86400',
+    'TRUSTED_PROXIES must be a whole number from 0 to 10',
     'API_KEYS entry 1 must look like name:scope:sha256hex',
     'PUBLIC_READS must be true or false',
     'CORS_ORIGINS must be * or origins such as https://shop.example.com, separated by commas',
@@ -161,6 +165,31 @@ test('the URL holds any character in any part', () => {
 test('DEBUG says more in the log', () => {
   expect(readSettings({ ...parts, DEBUG: 'true' }).logLevel).toBe('debug')
   expect(readSettings({ ...parts, DEBUG: 'true', LOG_LEVEL: 'warn' }).logLevel).toBe('warn')
+})
+
+test('RATE_LIMIT is so many requests in so many seconds', () => {
+  const read = (RATE_LIMIT: string) => readSettings({ ...parts, RATE_LIMIT }).http.quota
+  expect(read('')).toBeUndefined()
+  expect(read('100/60')).toEqual({ requests: 100, seconds: 60 })
+  expect(read('1/1')).toEqual({ requests: 1, seconds: 1 })
+  expect(read('1000000/86400')).toEqual({ requests: 1_000_000, seconds: 86_400 })
+})
+
+test.each([
+  '100',
+  '0/60',
+  '100/0',
+  '1000001/60',
+  '1/86401',
+  '1.5/60',
+  '10/60s',
+  ' 1/1',
+  '1/1/1',
+  '/',
+])('RATE_LIMIT=%s is refused', (RATE_LIMIT) => {
+  expect(faultsOf({ ...parts, RATE_LIMIT })).toEqual([
+    'RATE_LIMIT must be requests/seconds, such as 100/60: up to 1000000 and up to 86400',
+  ])
 })
 
 test('API_KEYS names who may do what, by the hash of the key', async () => {

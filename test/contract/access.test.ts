@@ -314,6 +314,8 @@ describe('pages of other origins', () => {
           'Idempotency-Replayed',
           'Link',
           'Location',
+          'RateLimit',
+          'RateLimit-Policy',
           'Retry-After',
           'WWW-Authenticate',
           'X-Request-Id',
