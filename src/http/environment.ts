@@ -1,5 +1,5 @@
 // What a door lends the app with each request, and what the app keeps while it answers.
-import type { Database, Pool } from '../database/pool.ts'
+import type { Lanes, Pool } from '../database/pool.ts'
 
 export interface Log {
   debug(fields: object, message: string): void
@@ -25,7 +25,7 @@ export interface Environment {
     requestId: string
     /** The name of the key that was sent; empty without one, and when the service is open. */
     caller: string
-    /** The pool as this request sees it: a wait for a connection ends when the client goes away. */
-    database: Database
+    /** The pool as this request sees it: when the client goes away, so does what it waits for. */
+    database: Lanes
   }
 }
