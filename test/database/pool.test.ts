@@ -241,7 +241,7 @@ test('over both lanes, too, the first who may is the next', async () => {
   gates[2]!.resolve() // heavy work has its share: its turn has not come
   await Promise.all([waiters[1], waiters[3]])
   expect(served).toEqual(['quick 1', 'quick 2'])
-  const last = wait('quick 3', { write: pool.write })
+  const last = wait('quick 3', pool)
   await last
   gates[0]!.resolve()
   gates[1]!.resolve()
