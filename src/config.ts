@@ -21,6 +21,7 @@ export interface Settings {
     size: number
     maxOverflow: number
     timeoutMs: number
+    queue: number
     recycleMs: number
     prePing: boolean
     connectTimeoutMs: number
@@ -116,6 +117,7 @@ const serviceSchema = z.object({
   POOL_SIZE: integer(5, 1, 1000),
   POOL_MAX_OVERFLOW: integer(10, 0, 1000),
   POOL_TIMEOUT: seconds(30),
+  POOL_QUEUE: integer(1000, 0, 1_000_000),
   POOL_RECYCLE: seconds(3600, 0.001),
   POOL_PRE_PING: boolean(true),
   CONNECT_MAX_RETRIES: integer(5, 1, 1_000_000),
@@ -165,6 +167,7 @@ export function readSettings(environment: Environment): Settings {
       size: env.POOL_SIZE,
       maxOverflow: env.POOL_MAX_OVERFLOW,
       timeoutMs: env.POOL_TIMEOUT,
+      queue: env.POOL_QUEUE,
       recycleMs: env.POOL_RECYCLE,
       prePing: env.POOL_PRE_PING,
       connectTimeoutMs: env.CONNECT_TIMEOUT,

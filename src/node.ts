@@ -148,8 +148,13 @@ function createHttpServer() {
     },
   )
   server.on('connection', (socket) => {
-    connections.set(socket, { owed: new Set(), readBytes: 0 })
-    socket.once('close', () => connections.delete(socket))
+    const owed = new Set<ServerResponse>()
+    connections.set(socket, { owed, readBytes: 0 })
+    socket.once('close', () => {
+      connections.delete(socket)
+      // Node does not tell those that wait behind another answer that their client has gone.
+      for (const response of owed) if (!response.socket) response.emit('close')
+    })
   })
   server.prependListener('request', ({ socket }, response: ServerResponse) => {
     const connection = connections.get(socket)!

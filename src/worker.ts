@@ -118,6 +118,8 @@ function connect(hyperdrive: NonNullable<Bindings['HYPERDRIVE']>): Pool {
     size: CONNECTIONS,
     maxOverflow: 0,
     timeoutMs: 30_000,
+    // One request, and what it does side by side.
+    queue: 100,
     recycleMs: Infinity,
     prePing: false,
     connectTimeoutMs: 15_000,
@@ -135,7 +137,18 @@ const noDatabase: Pool = {
   write: fail,
   session: fail,
   transfer: fail,
+  get heavy() {
+    return noDatabase
+  },
   forBorrower: () => noDatabase,
-  stats: () => ({ limit: 0, idle: 0, lent: 0, opening: 0, waiting: 0, timeouts: 0 }),
+  stats: () => ({
+    limit: 0,
+    idle: 0,
+    lent: 0,
+    opening: 0,
+    waiting: 0,
+    timeouts: 0,
+    refusals: 0,
+  }),
   close: () => Promise.resolve(),
 }

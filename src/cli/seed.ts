@@ -116,6 +116,7 @@ function openPool(address: DatabaseAddress): Pool {
     size: CONNECTIONS,
     maxOverflow: 0,
     timeoutMs: 10_000,
+    queue: Infinity,
     recycleMs: 3_600_000,
     prePing: false,
     connectTimeoutMs: 10_000,

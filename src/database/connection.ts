@@ -54,11 +54,22 @@ const NO_PORT = 0
  */
 const MOST_STATEMENTS = 200
 
+/** How long the server may take to end what was cancelled. */
+const CANCEL_TIMEOUT_MS = 5000
+/**
+ * How long the effect of one request to cancel is waited for. One that arrives between two messages of
+ * a statement does nothing, so there may have to be another.
+ */
+const CANCEL_PAUSE_MS = 100
+
 /** What postgres.js's queries are made of; pinned to 3.4.9, and tests hold it. */
 interface DriverQuery {
   handler: (query: DriverQuery) => void
   resolve: (result: unknown) => void
   reject: (error: unknown) => void
+  /** The server has its statement before all others of the connection. */
+  active: boolean
+  canceller: (query: DriverQuery) => Promise<void>
 }
 
 /**
@@ -78,6 +89,7 @@ export function openConnection(options: ConnectionOptions) {
   let established = false
   let soiled = false
   let usedAt = openedAt
+  let whenQuiet = () => {}
 
   const client = postgres({
     ...route(address),
@@ -119,6 +131,7 @@ export function openConnection(options: ConnectionOptions) {
         clearTimeout(timer)
         pending.delete(guarded)
         usedAt = performance.now()
+        if (pending.size === 0) whenQuiet()
       }
       guarded.resolve = (result) => {
         settle()
@@ -177,18 +190,45 @@ export function openConnection(options: ConnectionOptions) {
       return result.command
     },
 
-    /** A tag for one borrower, and the end of its validity. */
-    lend(): { sql: Sql; end: () => void } {
-      let over = false
-      const refusal = () =>
-        over
-          ? new DatabaseError('internal', 'a statement was sent after its session had ended')
-          : undefined
+    /** A tag for one borrower, and the end of its validity: what is sent after it fails for the reason. */
+    lend(): { sql: Sql; end: (reason?: DatabaseError) => void } {
+      let over: DatabaseError | undefined
+      const refusal = () => over
       const tag = (template: TemplateStringsArray, ...values: Parameter[]) =>
         guard(client(template, ...values), refusal)
       const json = (value: postgres.JSONValue) => client.json(value)
       const sql = Object.assign(tag, { json }) as Sql
-      return { sql, end: () => (over = true) }
+      return { sql, end: (reason = sessionOver()) => (over ??= reason) }
+    },
+
+    /**
+     * Has the server end what it does for this connection. When this returns, it has, and no request
+     * to cancel is on its way any more that could meet a later statement; or else the connection was
+     * thrown away.
+     */
+    async cancel(): Promise<void> {
+      const deadline = performance.now() + CANCEL_TIMEOUT_MS
+      const quiet = new Promise<void>((resolve) => (whenQuiet = resolve))
+      /** Whether each request has arrived: the server closes its connection when it has done it. */
+      let arrived = true
+      while (pending.size > 0 && !death && performance.now() < deadline) {
+        // While the connection opens none is active, and nothing runs that could be cancelled.
+        const [running] = [...pending].filter(({ active }) => active)
+        if (running) {
+          // Not `query.cancel()`, whose failure nobody could catch. Over TLS, postgres.js 3.4.9 does
+          // not tell when the request has arrived.
+          const request = running.canceller(running).then(
+            () => true,
+            () => false,
+          )
+          await within(CANCEL_PAUSE_MS, quiet)
+          arrived &&= (await within(CANCEL_PAUSE_MS, request)) ?? false
+        }
+        if (pending.size > 0) await within(CANCEL_PAUSE_MS, quiet)
+      }
+      if (pending.size > 0 || !arrived) {
+        die(lost('what was cancelled did not end', 'CONNECTION_DESTROYED'))
+      }
     },
 
     /** Throws the connection away, whatever it is doing. */
@@ -228,6 +268,19 @@ function sslOption({ sslMode, host }: DatabaseAddress) {
   if (sslMode === 'disable') return false
   // postgres.js checks the certificate against "localhost" when the host is an address, unless told.
   return sslMode === 'require' ? 'require' : { rejectUnauthorized: true, host }
+}
+
+/** What comes of the work, or undefined when the time is over before. */
+async function within<T>(ms: number, work: Promise<T>): Promise<T | undefined> {
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const late = new Promise<undefined>((resolve) => (timer = setTimeout(resolve, ms, undefined)))
+  const result = await Promise.race([work, late])
+  clearTimeout(timer)
+  return result
+}
+
+function sessionOver() {
+  return new DatabaseError('internal', 'a statement was sent after its session had ended')
 }
 
 function lost(message: string, code: string) {

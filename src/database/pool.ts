@@ -9,6 +9,8 @@ export interface PoolOptions extends ConnectionOptions {
   maxOverflow: number
   /** How long a borrower waits for a connection. */
   timeoutMs: number
+  /** So many borrowers may wait at once; the next is refused. */
+  queue: number
   /** An older connection is replaced before it is lent again. */
   recycleMs: number
   /** Whether a connection that has been idle for a moment is tested before it is lent. */
@@ -17,7 +19,7 @@ export interface PoolOptions extends ConnectionOptions {
   begin: string
 }
 
-/** What a request sees of the pool. Every method lends one connection for the time of `work`. */
+/** Every method lends one connection for the time of `work`. */
 export interface Database {
   /** One statement that only reads. It is its own transaction; tried again when its connection is lost. */
   read<T>(work: (sql: Sql) => Promise<T>): Promise<T>
@@ -29,10 +31,19 @@ export interface Database {
    */
   session<T>(work: (sql: Sql) => Promise<T>): Promise<T>
   /**
-   * A session for as long as a stream takes. `work` runs once, for what it reads is gone then. When
-   * `signal` aborts, the connection is given up, and the statement under way with it.
+   * A session for as long as a stream takes. `work` runs once, for what it reads is gone then. It is
+   * given up when `signal` aborts.
    */
   transfer<T>(work: (sql: Sql) => Promise<T>, signal: AbortSignal): Promise<T>
+}
+
+/** What a request sees of the pool: a lane for what is done in a moment, and one for what may take long. */
+export interface Lanes extends Database {
+  /**
+   * The same connections, but never more than two thirds of them, nor of the queue: however much of
+   * this is asked for, the rest is there for quick work.
+   */
+  readonly heavy: Database
 }
 
 export interface PoolStats {
@@ -44,11 +55,17 @@ export interface PoolStats {
   waiting: number
   /** Borrowers that left because none came free in time, since the start. */
   timeouts: number
+  /** Borrowers that were refused because the queue was full, since the start. */
+  refusals: number
 }
 
-export interface Pool extends Database {
-  /** The pool as one borrower sees it; its `signal` is asked for when it has to wait. */
-  forBorrower(signal: () => AbortSignal): Database
+export interface Pool extends Lanes {
+  /**
+   * The pool as one borrower sees it. When its `signal` aborts, it leaves the queue, or its statement
+   * is cancelled. The signal is asked for when the borrower has to wait, or has had its connection for
+   * a while: one that is quick does not pay for it.
+   */
+  forBorrower(signal: () => AbortSignal): Lanes
   stats(): PoolStats
   /** Refuses new borrowers, lets the present ones finish within `graceMs`, and closes everything. */
   close(graceMs: number): Promise<void>
@@ -63,27 +80,62 @@ const TRUSTED_MS = 1000
 const LINGER_MS = 200
 /** A test without an answer for so long has failed. */
 const PING_TIMEOUT_MS = 5000
+/** A borrower that has had its connection for so long is asked whether it is still there. */
+const UNWATCHED_MS = 100
+
+/** One of the two ways to a connection. */
+interface Lane {
+  /** So many may be lent, and so many borrowers may wait. */
+  limit: number
+  queue: number
+  lent: number
+  /** In order of arrival. */
+  waiting: Set<Waiter>
+}
+
+interface Waiter {
+  /** Grows from one to the next, over both lanes. */
+  number: number
+  grant: () => void
+}
+
+/** A loan of which nobody has asked yet whether its borrower is still there. */
+interface Unwatched {
+  since: number
+  watch: () => void
+}
 
 export function createPool(options: PoolOptions): Pool {
-  const { size, maxOverflow, timeoutMs, recycleMs, prePing, begin } = options
+  const { size, maxOverflow, timeoutMs, queue, recycleMs, prePing, begin } = options
   const limit = size + maxOverflow
   const idle: Connection[] = [] // the one used last is lent first, so that a quiet pool ages out
   const lent = new Set<Connection>()
-  const waiting = new Set<() => void>() // in order of arrival
+  const quick = openLane(limit, queue)
+  const heavy = openLane(twoThirds(limit), Math.min(queue, twoThirds(queue)))
+  const unwatched = new Set<Unwatched>() // in order of their loans
   const leaving = new Set<Promise<void>>()
-  let permits = limit
+  let arrivals = 0
   let timeouts = 0
+  let refusals = 0
   let suspectedAt = -Infinity
   let shrinking: ReturnType<typeof setTimeout> | undefined
+  let sweeping: ReturnType<typeof setTimeout> | undefined
   let closing = false
   let whenNoneIsLent = () => {}
 
+  const waiting = () => quick.waiting.size + heavy.waiting.size
+  const isOpen = (lane: Lane) => quick.lent + heavy.lent < limit && lane.lent < lane.limit
+
   /** First come, first served. Whoever holds a permit takes an idle connection or opens one. */
-  function takePermit(signal?: () => AbortSignal): Promise<void> {
+  function takePermit(lane: Lane, signal?: () => AbortSignal): Promise<void> {
     if (closing) throw unavailable('the pool is closing', 'POOL_CLOSED')
-    if (permits > 0) {
-      permits--
+    if (isOpen(lane)) {
+      lane.lent++
       return Promise.resolve()
+    }
+    if (waiting() >= queue || lane.waiting.size >= lane.queue) {
+      refusals++
+      throw unavailable(`${waiting()} wait for a connection already`, 'POOL_QUEUE')
     }
     const departure = signal?.()
     if (departure?.aborted) throw clientGone()
@@ -105,22 +157,30 @@ export function createPool(options: PoolOptions): Pool {
       const granted = () => {
         clearTimeout(timer)
         departure?.removeEventListener('abort', onDeparture)
-        waiting.delete(grant)
+        lane.waiting.delete(waiter)
       }
       const grant = () => {
         granted()
-        if (closing) reject(unavailable('the pool is closing', 'POOL_CLOSED'))
-        else resolve()
+        if (closing) return reject(unavailable('the pool is closing', 'POOL_CLOSED'))
+        lane.lent++
+        resolve()
       }
+      const waiter = { number: arrivals++, grant }
       departure?.addEventListener('abort', onDeparture)
-      waiting.add(grant)
+      lane.waiting.add(waiter)
     })
   }
 
-  function givePermit() {
-    const [next] = waiting
-    if (next) next()
-    else permits++
+  /** To the one who came first, of those whose lane is open. */
+  function givePermit(lane: Lane) {
+    lane.lent--
+    if (waiting() === 0) return
+    let next: Waiter | undefined
+    for (const { waiting } of [quick, heavy].filter(isOpen)) {
+      const [first] = waiting
+      if (first && !(next && next.number < first.number)) next = first
+    }
+    next?.grant()
   }
 
   /**
@@ -129,9 +189,10 @@ export function createPool(options: PoolOptions): Pool {
    */
   async function borrow(
     prove: (connection: Connection, fresh: boolean) => Promise<unknown> | undefined,
+    lane: Lane,
     signal?: () => AbortSignal,
   ): Promise<Connection> {
-    await takePermit(signal)
+    await takePermit(lane, signal)
     for (let kept = idle.pop(); kept; kept = idle.pop()) {
       if (kept.dead) continue
       lent.add(kept)
@@ -155,19 +216,19 @@ export function createPool(options: PoolOptions): Pool {
       return opened
     } catch (error) {
       opened.discard()
-      giveBack(opened)
+      giveBack(opened, lane)
       throw error
     }
   }
 
-  function giveBack(connection: Connection) {
+  function giveBack(connection: Connection, lane: Lane) {
     lent.delete(connection)
     if (connection.busy) connection.discard()
     if (connection.dead) suspectedAt = performance.now()
     else if (closing || connection.worn) retire(connection)
     else idle.push(connection)
     if (idle.length > size) shrinkLater()
-    givePermit()
+    givePermit(lane)
     if (lent.size === 0) whenNoneIsLent()
   }
 
@@ -202,43 +263,103 @@ export function createPool(options: PoolOptions): Pool {
     return fresh ? connection.run(begin) : withinPingTimeout(connection, begin)
   }
 
+  /**
+   * The tag for a borrower. When it leaves, it can send no more, and what it has running is cancelled.
+   * The permit stays taken until that has ended: clients that ask and leave without pause never have
+   * more statements running than the pool has connections.
+   */
+  function lend(connection: Connection, signal?: () => AbortSignal) {
+    const { sql, end } = connection.lend()
+    let departure: AbortSignal | undefined
+    let cancelled: Promise<void> | undefined
+    const leave = () => {
+      end(clientGone())
+      cancelled = connection.cancel()
+    }
+    const loan: Unwatched = {
+      since: performance.now(),
+      watch() {
+        unwatched.delete(loan)
+        departure = signal!()
+        if (departure.aborted) leave()
+        else departure.addEventListener('abort', leave)
+      },
+    }
+    if (signal) {
+      unwatched.add(loan)
+      sweeping ??= setTimeout(sweep, UNWATCHED_MS)
+    }
+    return {
+      sql,
+      watch: loan.watch,
+      /** When the borrower has left: a promise, kept when nothing of it runs any more. */
+      end(): Promise<void> | undefined {
+        unwatched.delete(loan)
+        departure?.removeEventListener('abort', leave)
+        end()
+        return cancelled
+      },
+    }
+  }
+
+  function sweep() {
+    const before = performance.now() - UNWATCHED_MS
+    for (const loan of unwatched) {
+      if (loan.since > before) break
+      loan.watch()
+    }
+    sweeping = unwatched.size > 0 ? setTimeout(sweep, UNWATCHED_MS) : undefined
+  }
+
   async function statement<T>(
     work: (sql: Sql) => Promise<T>,
+    lane: Lane,
     signal?: () => AbortSignal,
   ): Promise<T> {
-    const connection = await borrow(ping, signal)
-    const loan = connection.lend()
+    const connection = await borrow(ping, lane, signal)
+    const loan = lend(connection, signal)
+    let cancelled: Promise<void> | undefined
     try {
-      return await work(loan.sql)
+      const result = await work(loan.sql)
+      cancelled = loan.end()
+      return result
+    } catch (error) {
+      cancelled = loan.end()
+      throw cancelled ? clientGone() : error
     } finally {
-      loan.end()
-      giveBack(connection)
+      if (cancelled) {
+        await cancelled
+        if (!connection.dead) await proveUsable(connection)
+      }
+      giveBack(connection, lane)
     }
   }
 
   async function transaction<T>(
     work: (sql: Sql) => Promise<T>,
+    lane: Lane,
     signal?: () => AbortSignal,
-    abort?: AbortSignal,
+    isStream = false,
   ): Promise<T> {
-    const connection = await borrow(start, signal)
-    const loan = connection.lend()
-    abort?.addEventListener('abort', connection.discard)
+    const connection = await borrow(start, lane, signal)
+    const loan = lend(connection, signal)
+    let cancelled: Promise<void> | undefined
     try {
-      if (abort?.aborted) throw clientGone()
+      if (isStream) loan.watch()
       const result = await work(loan.sql)
-      loan.end()
+      cancelled = loan.end()
+      if (cancelled) throw clientGone()
       if ((await connection.run('commit')) !== 'COMMIT') {
         throw new DatabaseError('internal', 'rolled back: a statement of the session had failed')
       }
       return result
     } catch (error) {
-      loan.end()
+      cancelled ??= loan.end()
+      await cancelled
       if (!connection.dead) await connection.run('rollback').catch(connection.discard)
-      throw error
+      throw cancelled ? clientGone() : error
     } finally {
-      abort?.removeEventListener('abort', connection.discard)
-      giveBack(connection)
+      giveBack(connection, lane)
     }
   }
 
@@ -258,26 +379,41 @@ export function createPool(options: PoolOptions): Pool {
     }
   }
 
-  function forBorrower(signal?: () => AbortSignal): Database {
+  function inLane(lane: Lane, signal?: () => AbortSignal): Database {
     return {
-      read: (work) => twice(() => statement(work, signal), true),
-      write: (work) => twice(() => statement(work, signal), false),
-      session: (work) => twice(() => transaction(work, signal), false),
-      transfer: (work, abort) => transaction(work, () => abort, abort),
+      read: (work) => twice(() => statement(work, lane, signal), true),
+      write: (work) => twice(() => statement(work, lane, signal), false),
+      session: (work) => twice(() => transaction(work, lane, signal), false),
+      transfer: (work, abort) => transaction(work, lane, () => abort, true),
     }
+  }
+
+  function forBorrower(signal?: () => AbortSignal): Lanes {
+    return Object.defineProperty(inLane(quick, signal), 'heavy', {
+      get: () => inLane(heavy, signal),
+      enumerable: true,
+    }) as Lanes
   }
 
   function stats(): PoolStats {
     let opening = 0
     for (const connection of lent) if (!connection.established) opening++
     const alive = idle.filter((connection) => !connection.dead).length
-    return { limit, idle: alive, lent: lent.size, opening, waiting: waiting.size, timeouts }
+    return {
+      limit,
+      idle: alive,
+      lent: lent.size,
+      opening,
+      waiting: waiting(),
+      timeouts,
+      refusals,
+    }
   }
 
   async function close(graceMs: number): Promise<void> {
     closing = true
     clearTimeout(shrinking)
-    for (const grant of waiting) grant()
+    for (const { waiting } of [quick, heavy]) for (const waiter of waiting) waiter.grant()
     for (const connection of idle.splice(0)) retire(connection)
     let timer: ReturnType<typeof setTimeout> | undefined
     if (lent.size > 0) {
@@ -287,11 +423,23 @@ export function createPool(options: PoolOptions): Pool {
       })
     }
     clearTimeout(timer)
+    clearTimeout(sweeping)
     for (const connection of lent) connection.discard()
     await Promise.all(leaving)
   }
 
   return { ...forBorrower(), forBorrower, stats, close }
+}
+
+function openLane(limit: number, queue: number): Lane {
+  return { limit, queue, lent: 0, waiting: new Set() }
+}
+
+const twoThirds = (count: number) => Math.max(1, Math.floor((count * 2) / 3))
+
+/** The statement that was cancelled on it is over: what follows has to go through. */
+async function proveUsable(connection: Connection): Promise<void> {
+  await withinPingTimeout(connection, 'select 1').catch(connection.discard)
 }
 
 async function withinPingTimeout(connection: Connection, statement: string): Promise<void> {

@@ -1,5 +1,5 @@
 // What a door lends the app with each request, and what the app keeps while it answers.
-import type { Database, Pool } from '../database/pool.ts'
+import type { Lanes, Pool } from '../database/pool.ts'
 import type { Scope } from './access.ts'
 import type { RateLimiter } from './rate-limit.ts'
 
@@ -42,7 +42,7 @@ export interface Environment {
     caller: string
     /** That of the key; undefined without a known one. */
     scope: Scope | undefined
-    /** The pool as this request sees it: a wait for a connection ends when the client goes away. */
-    database: Database
+    /** The pool as this request sees it: when the client goes away, so does what it waits for. */
+    database: Lanes
   }
 }

@@ -8,7 +8,7 @@ import { fingerprintOf } from '../http/fingerprint.ts'
 import { type ConstraintFaults, Problem, problemDocument, toProblem } from '../http/problem.ts'
 import { type Answer, claim, keep, type KeptAnswer, type Key } from './repository.ts'
 
-/** A way to run statements within one transaction: for a body that is a stream, `transfer` of the database. */
+/** A way to run statements within one transaction: `session` or `transfer`, in a lane of the pool. */
 export type Run = <T>(work: (sql: Sql) => Promise<T>) => Promise<T>
 
 export const HEADER = 'Idempotency-Key'
@@ -19,8 +19,8 @@ const decided = new Set(['not_found', 'conflict', 'insufficient_stock', 'precond
  * For a resource: `constraints` are those of its tables.
  *
  * The function it returns answers a request by its `work`, which gets a connection and returns the
- * answer, or throws. It runs as the method of the database that `run` names: `write`, when it is one
- * statement, which without a key needs no transaction. With a key, the work, the key and the answer
+ * answer, or throws. It runs in a transaction, by `run`; or by `write`, when it is one statement, which
+ * without a key needs none. With a key, the work, the key and the answer
  * are committed together, so the answer is kept if and only if the work was done; a failure that the
  * database has decided is kept, too, with the work rolled back. A request that comes again gets the
  * kept answer.
@@ -33,7 +33,7 @@ const decided = new Set(['not_found', 'conflict', 'insufficient_stock', 'precond
 export function answeringOnce(constraints: ConstraintFaults) {
   return async function answerOnce<Body, Status extends ContentfulStatusCode = 200>(
     c: Context<Environment>,
-    run: 'write' | 'session' | Run,
+    run: 'write' | Run,
     work: (sql: Sql) => Promise<Answer>,
     fingerprint?: () => Promise<string>,
   ): Promise<Response & TypedResponse<Body, Status, 'json'>> {

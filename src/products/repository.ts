@@ -207,6 +207,23 @@ function searched(
 }
 
 /**
+ * Whether a page is read off an index: sorted by one field, and filtered by a range of that field
+ * alone, or down to the products with some ids or skus. On a million products that takes a
+ * millisecond; anything else may take a second.
+ */
+export function isQuick({ sort, filters, q, count }: ProductQuery): boolean {
+  const [first, second] = sort
+  const isOneOrder =
+    second === undefined || (second.field === 'id' && second.descending === first!.descending)
+  const isRange = ({ field, operator }: ProductQuery['filters'][number]) =>
+    field === first!.field && operator !== 'in' && operator !== 'ne'
+  const isFew = ({ field, operator }: ProductQuery['filters'][number]) =>
+    (field === 'id' || field === 'sku') && (operator === 'eq' || operator === 'in')
+  const isServed = filters.every(isRange) || filters.some(isFew)
+  return q === undefined && count !== 'exact' && isOneOrder && isServed
+}
+
+/**
  * The products beyond a place, in the order of the walk, one more than `limit` when there are more;
  * and how many are selected, if that is asked for.
  *

@@ -13,7 +13,7 @@ import {
 } from '../http/preconditions.ts'
 import { Problem, renderProblems } from '../http/problem.ts'
 import { MOST_FAULTS, valid, withoutQuery } from '../http/validation.ts'
-import { answeringOnce } from '../idempotency/once.ts'
+import { answeringOnce, type Run } from '../idempotency/once.ts'
 import type { Sql } from '../database/connection.ts'
 import { changes } from './changes.ts'
 import * as repository from './repository.ts'
@@ -45,7 +45,9 @@ export const products = new Hono<Environment>()
     const request = c.req.valid('query')
     const { limit, count } = request
     const place = productList.place(request)
-    const page = await c.var.database.read((sql) => repository.list(sql, request, place))
+    const { database } = c.var
+    const lane = repository.isQuick(request) ? database : database.heavy
+    const page = await lane.read((sql) => repository.list(sql, request, place))
     return pageResponse<ProductPage>(c, {
       ...page,
       count,
@@ -72,7 +74,9 @@ export const products = new Hono<Environment>()
     (c) => {
       const products = c.req.valid('json')
       const replacing = c.req.valid('query').on_conflict === 'sku'
-      return answerOnce<BulkResult>(c, 'session', async (sql) => {
+      const { heavy } = c.var.database
+      const run: Run = (work) => heavy.session(work)
+      return answerOnce<BulkResult>(c, run, async (sql) => {
         const written = await repository.createMany(sql, products, replacing)
         const taken = written.flatMap(({ json }, row) => (json === null ? row : []))
         if (taken.length > 0) throw skusTaken(taken)

@@ -47,7 +47,7 @@ export const transfer = new Hono<Environment>()
     try {
       return await answerOnce<ImportResult>(
         c,
-        (work) => c.var.database.transfer(work, signal),
+        (work) => c.var.database.heavy.transfer(work, signal),
         async (sql) => {
           const rows = readProducts(body, isCsv, digested)
           const counts = await importProducts(sql, rows, replace)
@@ -81,7 +81,7 @@ export const transfer = new Hono<Environment>()
     if (c.req.method === 'HEAD') return c.body(null)
     return c.body(
       await streamText(c, (write, signal) =>
-        c.var.database.transfer(async (sql) => {
+        c.var.database.heavy.transfer(async (sql) => {
           await repository.keepSnapshot(sql)
           let start = format === 'csv' ? repository.csvHeader : ''
           for (let last: number | null = 0; last !== null; start = '') {

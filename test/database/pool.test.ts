@@ -35,6 +35,15 @@ const failure = (work: Promise<unknown>) =>
     () => expect.fail('it did not fail'),
     (error: unknown) => error as DatabaseError,
   )
+/** How many statements the server is at, for the pool. */
+const running = async () =>
+  (
+    await database.sql<{ n: number }[]>`
+      select count(*)::int as n from pg_stat_activity
+      where datname = current_database() and application_name = 'larder' and state <> 'idle'`
+  )[0]!.n
+const sleep = (sql: Sql, seconds = 60) => sql`select pg_sleep(${seconds})`
+const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
 /** A promise and the means to settle it. */
 function gate() {
   return Promise.withResolvers<void>()
@@ -168,6 +177,239 @@ test('a waiter leaves when its client does, and does not take a connection along
   await holder
   expect((await pool.read(one))[0]!.n).toBe(1)
 })
+
+test('when the queue is full, the next is refused at once', async () => {
+  const pool = openPool(database.address, { size: 1, maxOverflow: 0, queue: 2 })
+  const { promise, resolve } = gate()
+  const holder = pool.write(() => promise)
+  const waiters = [pool.read(one), pool.read(one)]
+  const start = performance.now()
+  expect(await failure(pool.read(one))).toMatchObject({ kind: 'unavailable', code: 'POOL_QUEUE' })
+  expect(performance.now() - start).toBeLessThan(100)
+  expect(pool.stats()).toMatchObject({ waiting: 2, refusals: 1, timeouts: 0 })
+  resolve()
+  await Promise.all([holder, ...waiters])
+  expect(await pool.read(one)).toEqual([{ n: 1 }])
+
+  const impatient = openPool(database.address, { size: 1, maxOverflow: 0, queue: 0 })
+  const second = gate()
+  const other = impatient.write(() => second.promise)
+  for (const lane of [impatient, impatient.heavy]) {
+    expect(await failure(lane.read(one))).toMatchObject({ code: 'POOL_QUEUE' })
+  }
+  second.resolve()
+  await other
+})
+
+test('heavy work has two thirds of the connections and of the queue, and quick work the rest', async () => {
+  const pool = openPool(database.address, { size: 3, maxOverflow: 0, queue: 6 })
+  const { promise, resolve } = gate()
+  const served: string[] = []
+  const heavy = Array.from({ length: 6 }, (_, n) =>
+    pool.heavy.write(async () => {
+      served.push(`heavy ${n}`)
+      await promise
+    }),
+  )
+  expect(pool.stats()).toMatchObject({ waiting: 4 })
+  expect(await failure(pool.heavy.session(one))).toMatchObject({ code: 'POOL_QUEUE' })
+  // Those who wait do not stand before what is quick.
+  for (let i = 0; i < 10; i++) expect(await pool.read(one)).toEqual([{ n: 1 }])
+  expect(served).toEqual(['heavy 0', 'heavy 1'])
+  resolve()
+  await Promise.all(heavy)
+  expect(served).toEqual([0, 1, 2, 3, 4, 5].map((n) => `heavy ${n}`))
+  expect(pool.stats()).toMatchObject({ lent: 0, waiting: 0, refusals: 1 })
+})
+
+test('over both lanes, too, the first who may is the next', async () => {
+  const pool = openPool(database.address, { size: 3, maxOverflow: 0 })
+  const gates = [gate(), gate(), gate()]
+  const served: string[] = []
+  const holders = gates.map(({ promise }, n) =>
+    n < 2 ? pool.heavy.write(() => promise) : pool.write(() => promise),
+  )
+  const wait = (name: string, lane: Pick<typeof pool, 'write'>) =>
+    lane.write(async () => void served.push(name))
+  const waiters = [
+    wait('heavy 1', pool.heavy),
+    wait('quick 1', pool),
+    wait('heavy 2', pool.heavy),
+    wait('quick 2', pool),
+  ]
+  await expect.poll(() => pool.stats()).toMatchObject({ lent: 3, waiting: 4 })
+  gates[2]!.resolve() // heavy work has its share: its turn has not come
+  await Promise.all([waiters[1], waiters[3]])
+  expect(served).toEqual(['quick 1', 'quick 2'])
+  const last = wait('quick 3', pool)
+  await last
+  gates[0]!.resolve()
+  gates[1]!.resolve()
+  await Promise.all([...holders, ...waiters])
+  expect(served).toEqual(['quick 1', 'quick 2', 'quick 3', 'heavy 1', 'heavy 2'])
+})
+
+test('a pool of one connection has both lanes', async () => {
+  const pool = openPool(database.address, { size: 1, maxOverflow: 0, queue: 1 })
+  expect(await pool.heavy.read(one)).toEqual([{ n: 1 }])
+  expect(await Promise.all([pool.heavy.read(one), pool.heavy.read(one)])).toHaveLength(2)
+  expect(await pool.read(one)).toEqual([{ n: 1 }])
+})
+
+test.for([
+  ['a read', 'read'],
+  ['a write', 'write'],
+  ['a session', 'session'],
+] as const)('the statement of %s ends when its client leaves', async ([, method]) => {
+  const pool = openPool(database.address, { size: 1, maxOverflow: 0, queryTimeoutMs: 60_000 })
+  const client = new AbortController()
+  let attempts = 0
+  const work = failure(
+    pool
+      .forBorrower(() => client.signal)
+      [method](async (sql) => {
+        attempts++
+        if (method === 'session') await insert(sql, 'left')
+        return sleep(sql)
+      }),
+  )
+  await expect.poll(running).toBe(1)
+  const before =
+    await database.sql`select pid from pg_stat_activity where application_name = 'larder'
+    and datname = current_database()`
+  client.abort()
+  expect(await work).toMatchObject({ kind: 'unavailable', code: 'CLIENT_GONE' })
+  expect(await running()).toBe(0)
+  expect(attempts).toBe(1)
+  expect(await named('left')).toBe(0)
+  // The connection has survived, and is clean.
+  expect(pool.stats()).toMatchObject({ lent: 0, idle: 1 })
+  const [after] = await pool.read(pid)
+  expect([after]).toEqual([...before])
+  expect(await pool.session(one)).toEqual([{ n: 1 }])
+})
+
+test('a client that leaves between two statements sends no more of them', async () => {
+  const pool = openPool(database.address)
+  const client = new AbortController()
+  const error = await failure(
+    pool
+      .forBorrower(() => client.signal)
+      .session(async (sql) => {
+        await insert(sql, 'half done')
+        await pause(300)
+        client.abort()
+        await insert(sql, 'half done').catch(() => {})
+      }),
+  )
+  expect(error).toMatchObject({ code: 'CLIENT_GONE' })
+  expect(await named('half done')).toBe(0)
+  expect(pool.stats()).toMatchObject({ lent: 0, idle: 1 })
+})
+
+test('statements of a session that were sent together end together', async () => {
+  const pool = openPool(database.address, { size: 1, maxOverflow: 0, queryTimeoutMs: 60_000 })
+  const client = new AbortController()
+  const outcomes: string[] = []
+  const session = failure(
+    pool
+      .forBorrower(() => client.signal)
+      .session(async (sql) => {
+        const sent = [sleep(sql), sql`select 2 as n`, sql`select 3 as n`].map((query) =>
+          query.then(
+            () => outcomes.push('done'),
+            () => outcomes.push('failed'),
+          ),
+        )
+        await Promise.all(sent)
+      }),
+  )
+  await expect.poll(running).toBe(1)
+  client.abort()
+  expect(await session).toMatchObject({ code: 'CLIENT_GONE' })
+  expect(outcomes).toEqual(['failed', 'failed', 'failed'])
+  expect(await pool.read(one)).toEqual([{ n: 1 }])
+})
+
+test('whoever is quick is not asked whether it is still there', async () => {
+  const pool = openPool(database.address)
+  let asked = 0
+  const borrower = pool.forBorrower(() => {
+    asked++
+    return new AbortController().signal
+  })
+  for (let i = 0; i < 20; i++) await borrower.read(one)
+  await borrower.session(one)
+  expect(asked).toBe(0)
+  await borrower.read((sql) => sleep(sql, 0.5))
+  expect(asked).toBe(1)
+})
+
+test('where a statement cannot be cancelled, the connection is thrown away', async () => {
+  const proxy = await startProxy(database.address)
+  const pool = openPool(proxy.address, { size: 1, maxOverflow: 0, queryTimeoutMs: 60_000 })
+  const client = new AbortController()
+  const work = failure(pool.forBorrower(() => client.signal).read((sql) => sleep(sql)))
+  await expect.poll(running).toBe(1)
+  proxy.refuse()
+  client.abort()
+  const start = performance.now()
+  expect(await work).toMatchObject({ code: 'CLIENT_GONE' })
+  // Until then it counts as lent, for the server is at it.
+  expect(performance.now() - start).toBeGreaterThan(4500)
+  expect(pool.stats()).toMatchObject({ lent: 0, idle: 0 })
+  await proxy.pass()
+  expect(await pool.read(one)).toEqual([{ n: 1 }])
+}, 20_000)
+
+test('clients that leave all the time harm nobody else, and never pile statements up', async () => {
+  const pool = openPool(database.address, { size: 4, maxOverflow: 2, timeoutMs: 20_000 })
+  const until = performance.now() + 6000
+  const wrong: unknown[] = []
+  let [left, stayed, late, most] = [0, 0, 0, 0]
+  /** Goes when its statement is about to end: its request to cancel often comes too late. */
+  const leave = async () => {
+    while (performance.now() < until) {
+      const client = new AbortController()
+      const seconds = 0.15 + Math.random() * 0.1
+      setTimeout(() => client.abort(), seconds * 1000 + Math.random() * 20 - 8)
+      const method = Math.random() < 0.5 ? 'read' : 'session'
+      await pool
+        .forBorrower(() => client.signal)
+        [method]((sql) => sleep(sql, seconds))
+        .then(
+          () => late++,
+          (error: DatabaseError) => {
+            left++
+            if (error.code !== 'CLIENT_GONE') wrong.push(error)
+          },
+        )
+    }
+  }
+  const stay = async () => {
+    for (let n = 0; performance.now() < until; n++, stayed++) {
+      const method = n % 3 === 0 ? 'session' : 'write'
+      await pool[method]((sql) => sql`select ${n}::int as n, pg_sleep(0.001)`).then(
+        (rows) => rows[0]?.['n'] === n || wrong.push(rows),
+        (error: unknown) => wrong.push(error),
+      )
+    }
+  }
+  const watch = async () => {
+    while (performance.now() < until) {
+      most = Math.max(most, await backends(database))
+      await pause(20)
+    }
+  }
+  await Promise.all([...Array.from({ length: 6 }, leave), stay(), stay(), stay(), watch()])
+  expect(wrong).toEqual([])
+  expect(left).toBeGreaterThan(30)
+  expect(late).toBeGreaterThan(0)
+  expect(stayed).toBeGreaterThan(100)
+  expect(most).toBeLessThanOrEqual(6)
+  expect(pool.stats()).toMatchObject({ lent: 0, waiting: 0 })
+  expect(await running()).toBe(0)
+}, 30_000)
 
 test('an old connection is replaced when it is lent, not in use', async () => {
   const pool = openPool(database.address, { recycleMs: 300 })
@@ -518,8 +760,7 @@ test('a transfer commits or rolls back as a session does, and runs once', async 
 })
 
 test('a transfer that is given up ends its statement on the server, too', async () => {
-  const parameters = { client_connection_check_interval: 200 }
-  const pool = openPool(database.address, { parameters, queryTimeoutMs: 60_000 })
+  const pool = openPool(database.address, { queryTimeoutMs: 60_000 })
   const giveUp = new AbortController()
   const transfer = pool.transfer(async (sql) => {
     await insert(sql, 'given up')
@@ -530,8 +771,8 @@ test('a transfer that is given up ends its statement on the server, too', async 
   await new Promise((resolve) => setTimeout(resolve, 200))
   giveUp.abort()
   expect(await failed).toMatchObject({ kind: 'unavailable' })
-  expect(pool.stats()).toMatchObject({ lent: 0, idle: 0 })
-  await expect.poll(() => backends(database)).toBe(0)
+  expect(await running()).toBe(0)
+  expect(pool.stats()).toMatchObject({ lent: 0, idle: 1 })
   expect(await named('given up')).toBe(0)
   // One that was given up before it began takes nothing.
   await failure(pool.transfer((sql) => insert(sql, 'given up'), giveUp.signal))

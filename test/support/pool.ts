@@ -10,6 +10,7 @@ export function openPool(address: DatabaseAddress, options: Partial<PoolOptions>
     size: 2,
     maxOverflow: 1,
     timeoutMs: 2000,
+    queue: 1000,
     recycleMs: 3_600_000,
     prePing: true,
     connectTimeoutMs: 2000,
