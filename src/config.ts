@@ -125,9 +125,14 @@ const partsSchema = z.object({
   POSTGRES_SSLMODE: choice(sslModes, 'disable'),
 })
 
-const authoritySchema = z.object({ POSTGRES_SSLROOTCERT: text.optional() })
+const authoritySchema = z.object({
+  POSTGRES_SSLROOTCERT: text.optional(),
+})
 
-const ownerSchema = z.object({ POSTGRES_OWNER: text, POSTGRES_OWNER_PASSWORD: text })
+const ownerSchema = z.object({
+  POSTGRES_OWNER: text,
+  POSTGRES_OWNER_PASSWORD: text,
+})
 
 /** Names every fault of the settings, one a line, and never a value: it may be a secret. */
 export class SettingsError extends Error {
