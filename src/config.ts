@@ -47,8 +47,17 @@ export interface HousekeepingSettings {
 
 type Environment = Record<string, string | undefined>
 
+/** The text of a file. It is the door's: nothing below knows of files. Throws when there is none. */
+export type ReadFile = (path: string) => string
+
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
 const sslModes = ['disable', 'require', 'verify-full'] as const
+/** These may stand in a file instead, named by the same setting with `_FILE`. */
+const inFiles = {
+  database: ['DATABASE_URL', 'POSTGRES_USER', 'POSTGRES_PASSWORD', 'POSTGRES_DB'],
+  owner: ['POSTGRES_OWNER_PASSWORD'],
+  app: ['API_KEYS'],
+}
 
 /** Timers of more than 2^31 ms (some 24 days) overflow in JavaScript and fire at once; this leaves a margin. */
 const LONGEST_SECONDS = 2_000_000
@@ -138,6 +147,15 @@ const partsSchema = z.object({
   POSTGRES_SSLMODE: choice(sslModes, 'disable'),
 })
 
+const authoritySchema = z.object({
+  POSTGRES_SSLROOTCERT: text.optional(),
+})
+
+const ownerSchema = z.object({
+  POSTGRES_OWNER: text,
+  POSTGRES_OWNER_PASSWORD: text,
+})
+
 /** Names every fault of the settings, one a line, and never a value: it may be a secret. */
 export class SettingsError extends Error {
   override name = 'SettingsError'
@@ -152,13 +170,16 @@ export class SettingsError extends Error {
  * Reads the settings of the service from environment variables; an empty one counts as not set.
  * @throws {SettingsError} naming every missing or invalid setting at once
  */
-export function readSettings(environment: Environment): Settings {
-  const [database, databaseFaults] = readAddress(environment)
-  const service = serviceSchema.safeParse(withoutEmpty(environment))
-  const [app, appFaults] = parseApp(environment)
+export function readSettings(environment: Environment, readFile: ReadFile = noFiles): Settings {
+  const names = [...inFiles.database, ...inFiles.app]
+  const [given, fileFaults, isJudged] = withFiles(environment, names, readFile)
+  const [database, databaseFaults] = readAddress(given, readFile)
+  const service = serviceSchema.safeParse(given)
+  const [app, appFaults] = parseApp(given)
   const serviceFaults = service.error ? describe(service.error) : []
-  const faults = [...databaseFaults, ...serviceFaults, ...appFaults]
-  if (!database || !service.success || !app) throw new SettingsError(faults)
+  const valueFaults = [...databaseFaults, ...serviceFaults, ...appFaults].filter(isJudged)
+  const faults = [...fileFaults, ...valueFaults]
+  if (faults.length > 0 || !database || !service.success || !app) throw new SettingsError(faults)
   const env = service.data
   return {
     app,
@@ -201,19 +222,42 @@ export function readHousekeeping(environment: Environment): HousekeepingSettings
  * @throws {SettingsError} naming every invalid setting at once
  */
 export function readAppSettings(environment: Record<string, unknown>): AppSettings {
-  const [settings, faults] = parseApp(environment)
-  if (!settings) throw new SettingsError(faults)
+  const [given, fileFaults, isJudged] = withFiles(environment, inFiles.app, noFiles)
+  const [settings, valueFaults] = parseApp(given)
+  const faults = [...fileFaults, ...valueFaults.filter(isJudged)]
+  if (faults.length > 0 || !settings) throw new SettingsError(faults)
   return settings
 }
 
 /**
- * The part of the settings that the migrations and the Worker's local run need.
+ * The part of the settings that made-up products and the Worker's local run need.
  * @throws {SettingsError} naming every missing or invalid setting at once
  */
-export function readDatabaseAddress(environment: Environment): DatabaseAddress {
-  const [address, faults] = readAddress(environment)
-  if (!address) throw new SettingsError(faults)
+export function readDatabaseAddress(
+  environment: Environment,
+  readFile: ReadFile = noFiles,
+): DatabaseAddress {
+  const [given, fileFaults, isJudged] = withFiles(environment, inFiles.database, readFile)
+  const [address, valueFaults] = readAddress(given, readFile)
+  const faults = [...fileFaults, ...valueFaults.filter(isJudged)]
+  if (faults.length > 0 || !address) throw new SettingsError(faults)
   return address
+}
+
+/**
+ * Who changes the schema, when that is not the service's own role.
+ * @throws {SettingsError} naming every missing or invalid setting at once
+ */
+export function readOwner(
+  environment: Environment,
+  readFile: ReadFile = noFiles,
+): Pick<DatabaseAddress, 'user' | 'password'> | undefined {
+  const [given, fileFaults, isJudged] = withFiles(environment, inFiles.owner, readFile)
+  if (given['POSTGRES_OWNER'] === undefined) return undefined
+  const { data, error } = ownerSchema.safeParse(given)
+  const faults = [...fileFaults, ...(error ? describe(error) : []).filter(isJudged)]
+  if (faults.length > 0 || !data) throw new SettingsError(faults)
+  return { user: data.POSTGRES_OWNER, password: data.POSTGRES_OWNER_PASSWORD }
 }
 
 /** The address as a URL, every part escaped: what `DATABASE_URL` and Hyperdrive's local run take. */
@@ -261,8 +305,37 @@ function isOrigin(text: string): boolean {
   return !!url?.host && !url.host.includes('*') && `${url.protocol}//${url.host}` === text
 }
 
-function readAddress(environment: Environment): [DatabaseAddress | undefined, string[]] {
-  const given = withoutEmpty(environment)
+function readAddress(
+  given: Record<string, string>,
+  readFile: ReadFile,
+): [DatabaseAddress | undefined, string[]] {
+  const [address, faults] = readServer(given)
+  const path = authoritySchema.parse(given).POSTGRES_SSLROOTCERT
+  if (path === undefined) return [address, faults]
+  const [authority, fault] = readAuthority(path, readFile)
+  if (fault !== undefined) return [undefined, [...faults, fault]]
+  if (!address) return [undefined, faults]
+  // Taken and left aside, it would look like a check.
+  if (address.sslMode !== 'verify-full') {
+    return [undefined, ['POSTGRES_SSLROOTCERT is for the sslmode verify-full alone']]
+  }
+  return [{ ...address, authority }, []]
+}
+
+function readAuthority(
+  path: string,
+  readFile: ReadFile,
+): [text: string, fault?: undefined] | [text: undefined, fault: string] {
+  try {
+    const text = readFile(path)
+    if (text.includes('-----BEGIN CERTIFICATE-----')) return [text]
+    return [undefined, 'POSTGRES_SSLROOTCERT must name a file of certificates (PEM)']
+  } catch (error) {
+    return [undefined, `POSTGRES_SSLROOTCERT names a file that ${unreadable(error)}`]
+  }
+}
+
+function readServer(given: Record<string, string>): [DatabaseAddress | undefined, string[]] {
   if (given['DATABASE_URL'] !== undefined) return parseUrl(given['DATABASE_URL'])
   const parts = partsSchema.safeParse(given)
   if (!parts.success) return [undefined, describe(parts.error)]
@@ -311,6 +384,51 @@ function parseUrl(value: string): [DatabaseAddress | undefined, string[]] {
     return [undefined, [`${expected}, with special characters percent-encoded`]]
   }
   return faults.length > 0 ? [undefined, faults] : [address, []]
+}
+
+/**
+ * The settings, with those that stand in files taken in and a line end after them cut off; the faults
+ * of these files; and which of the faults that are found later are still worth telling: not those of
+ * a value that could not be read.
+ */
+function withFiles<T>(
+  environment: Record<string, T | undefined>,
+  names: string[],
+  readFile: ReadFile,
+): [given: Record<string, T | string>, faults: string[], isJudged: (fault: string) => boolean] {
+  const given: Record<string, T | string> = withoutEmpty(environment)
+  const faults: string[] = []
+  const unread: string[] = []
+  for (const name of names) {
+    const path = given[`${name}_FILE`]
+    if (path === undefined) continue
+    const fault = (message: string) => {
+      faults.push(`${name}_FILE ${message}`)
+      unread.push(name)
+      given[name] ??= 'not read'
+    }
+    if (given[name] !== undefined) {
+      fault(`and ${name} are both set`)
+      continue
+    }
+    try {
+      const value = readFile(String(path)).replace(/\r?\n$/, '')
+      if (value === '') fault('names an empty file')
+      else given[name] = value
+    } catch (error) {
+      fault(`names a file that ${unreadable(error)}`)
+    }
+  }
+  return [given, faults, (told) => !unread.some((name) => told.startsWith(name))]
+}
+
+/** Never the message: it holds the path, and that may be a secret put into the wrong setting. */
+function unreadable(error: unknown): string {
+  return `cannot be read (${String((error as { code?: unknown }).code)})`
+}
+
+function noFiles(): never {
+  throw Object.assign(new Error('there are no files here'), { code: 'no files here' })
 }
 
 function withoutEmpty<T>(environment: Record<string, T | undefined>): Record<string, T> {

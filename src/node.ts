@@ -1,6 +1,5 @@
 // The door on Node: settings, pool, proof of the database, server; on a signal it drains and stops.
 import { createHash } from 'node:crypto'
-import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { createServer, type ServerResponse } from 'node:http'
 import { type AddressInfo, Server as NetServer, type Socket } from 'node:net'
@@ -13,9 +12,10 @@ import {
 } from '@hono/node-server'
 import { pino } from 'pino'
 import { createApp, createChores } from './app.ts'
+import { loadEnvironment, readText } from './cli/environment.ts'
 import { readSettings, type Settings, SettingsError } from './config.ts'
 import { createPool, type Pool } from './database/pool.ts'
-import { pendingMigrations, waitForDatabase } from './database/verification.ts'
+import { excessRights, pendingMigrations, waitForDatabase } from './database/verification.ts'
 import { openWarning } from './http/access.ts'
 import { clientAddress } from './http/address.ts'
 import { createMemoryLimiter } from './http/memory-limiter.ts'
@@ -86,11 +86,11 @@ await start()
 
 function loadSettings(): Settings {
   try {
-    if (existsSync('.env')) process.loadEnvFile('.env') // fills in what the environment leaves out
+    const environment = loadEnvironment()
     // libpq's variables are no settings of ours, but the driver would read them.
     for (const name of Object.keys(process.env))
       if (/^PG[A-Z]+$/.test(name)) delete process.env[name]
-    return readSettings(process.env)
+    return readSettings(environment, readText)
   } catch (error) {
     if (!(error instanceof SettingsError)) throw error
     process.stderr.write(`${error.message}\n`)
@@ -191,6 +191,9 @@ async function start(): Promise<void> {
     const pending = await pendingMigrations(pool)
     if (pending.length > 0)
       log.warn({ pending }, 'migrations are pending: npm run migrate -- upgrade')
+    const excess = await excessRights(pool)
+    if (excess)
+      log.warn(excess, 'the role may do more than the service needs: give it one of its own')
     if (!settings.app.access) log.warn({}, openWarning)
     const { host, port } = settings.http
     await new Promise<void>((resolve, reject) => {

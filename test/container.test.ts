@@ -12,7 +12,7 @@ import { parse } from 'yaml'
 import { freePort } from '../src/cli/embedded-postgres.ts'
 import { readSettings } from '../src/config.ts'
 import { atTheEnd } from './support/clean-up.ts'
-import { createDatabase } from './support/database.ts'
+import { connect, createDatabase } from './support/database.ts'
 
 const root = join(import.meta.dirname, '..')
 const read = (path: string) => readFile(join(root, path), 'utf8')
@@ -27,7 +27,7 @@ interface Service {
 }
 
 const dockerfile = parseDockerfile(await read('Dockerfile'))
-const compose = parse(await read('docker-compose.yml')) as {
+const compose = parse(await read('docker-compose.yml'), { merge: true }) as {
   services: { postgres: Service; migrate: Service; api: Service }
   volumes: Record<string, unknown>
 }
@@ -139,13 +139,30 @@ test('the containers get settings that the service reads, and one port', () => {
     expect(environment['POSTGRES_PORT']).toBe(5432)
     expect(environment['DATABASE_URL']).toBe('')
   }
-  for (const name of ['POSTGRES_USER', 'POSTGRES_PASSWORD', 'POSTGRES_DB']) {
-    for (const { environment } of [postgres, migrate, api]) {
-      expect(environment[name]).toBe(`\${${name}:?set it in .env}`)
-    }
+  const fromFile = (name: string) => `\${${name}:?set it in .env}`
+  for (const { environment } of [migrate, api]) {
+    for (const name of ['POSTGRES_USER', 'POSTGRES_PASSWORD', 'POSTGRES_DB'])
+      expect(environment[name]).toBe(fromFile(name))
   }
   expect(instructions('EXPOSE')).toEqual([String(api.environment['PORT'])])
   expect(api['ports']).toEqual([`\${PORT:-8000}:${api.environment['PORT']}`])
+})
+
+test('the migrations run as the owner, whom the service never hears of', () => {
+  const [owner, password] = ['POSTGRES_OWNER', 'POSTGRES_OWNER_PASSWORD'].map(
+    (name) => `\${${name}:?set it in .env}`,
+  )
+  expect(postgres.environment).toMatchObject({
+    POSTGRES_USER: owner,
+    POSTGRES_PASSWORD: password,
+    POSTGRES_DB: api.environment['POSTGRES_DB'],
+  })
+  expect(migrate.environment).toMatchObject({
+    POSTGRES_OWNER: owner,
+    POSTGRES_OWNER_PASSWORD: password,
+  })
+  // Empty, because env_file would give them.
+  expect(api.environment).toMatchObject({ POSTGRES_OWNER: '', POSTGRES_OWNER_PASSWORD: '' })
 })
 
 test('.env.example has every setting, each with a line that explains it, and the defaults', async () => {
@@ -182,27 +199,38 @@ test('what the image holds migrates the database and serves, and the health chec
     ['migrations', 'node_modules', 'package-lock.json', 'package.json', 'src'].toSorted(),
   )
 
-  const { address } = await createDatabase({ empty: true })
+  const database = await createDatabase({ empty: true })
+  const { address } = database
+  const role = `image of ${address.database}`
+  atTheEnd(async () => {
+    await database.drop()
+    const admin = connect({ ...address, database: 'postgres' })
+    await admin`drop role ${admin(role)}`
+    await admin.end()
+  })
   const env = {
     PATH: '',
     ...parseEnv(instructions('ENV').join('\n')),
     ...Object.fromEntries(
       Object.entries(api.environment).map(([name, value]) => [name, String(value)]),
     ),
-    POSTGRES_USER: address.user,
-    POSTGRES_PASSWORD: address.password,
+    POSTGRES_USER: role,
+    POSTGRES_PASSWORD: 'of the service',
     POSTGRES_DB: address.database,
     POSTGRES_HOST: address.host,
     POSTGRES_PORT: String(address.port),
     PORT: String(await freePort()),
   }
-  const start = ([program, ...parameters]: string[]) => {
+  const owner = { POSTGRES_OWNER: address.user, POSTGRES_OWNER_PASSWORD: address.password }
+  const start = ([program, ...parameters]: string[], more = {}) => {
     expect(program).toBe('node')
-    return spawn(process.execPath, parameters, { cwd: app, env, stdio: 'ignore' })
+    const surroundings = { ...env, ...more }
+    return spawn(process.execPath, parameters, { cwd: app, env: surroundings, stdio: 'ignore' })
   }
-  const exitCode = async (command: string[]) => (await once(start(command), 'exit'))[0] as number
+  const exitCode = async (command: string[], more = {}) =>
+    (await once(start(command, more), 'exit'))[0] as number
 
-  expect(await exitCode(migrate.command!)).toBe(0)
+  expect(await exitCode(migrate.command!, owner)).toBe(0)
   expect(await exitCode(execForm('HEALTHCHECK'))).toBe(1)
 
   const service = start(execForm('CMD'))

@@ -77,7 +77,7 @@ describe('the purge', () => {
 
   test('passes over a key that is being taken anew, and does not wait for it', async () => {
     await addExpired(300)
-    const other = connect(database.address)
+    const other = connect(database.owner)
     atTheEnd(() => other.end())
     await other`begin`
     await other`select claim_idempotency_key('', 'old-7')`

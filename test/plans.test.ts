@@ -5,6 +5,7 @@
 // for ten times in a row, because a prepared statement may go over to a plan for any values after five.
 import { join } from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
+import { databaseUrl } from '../src/config.ts'
 import { encodeCursor } from '../src/http/page.ts'
 import { productList } from '../src/products/schema.ts'
 import { createApi, type Api, type Response } from './support/api.ts'
@@ -68,7 +69,7 @@ beforeAll(async () => {
   database = await createDatabase({ name: 'plans' })
   const seed = run(
     [join(import.meta.dirname, '../src/cli/seed.ts'), String(COUNT)],
-    { DATABASE_URL: database.url },
+    { DATABASE_URL: databaseUrl(database.owner) },
     'SIGKILL',
   )
   if ((await seed.exited).code !== 0) throw new Error(seed.output())

@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
+import { databaseUrl } from '../src/config.ts'
 import { createDatabase, type TestDatabase } from './support/database.ts'
 import { run } from './support/process.ts'
 
@@ -39,7 +40,7 @@ test('adds products of all kinds, and as many again', async () => {
   const database = await createDatabase()
   const { sql } = database
   const before = await look(database)
-  const first = await seed(database.url, '20000')
+  const first = await seed(databaseUrl(database.owner), '20000')
   expect(first, first.output).toMatchObject({ code: 0 })
   expect(first.output).toMatch(/^20,000 of 20,000 products$/m)
   expect(first.output).toMatch(
@@ -95,7 +96,7 @@ test('adds products of all kinds, and as many again', async () => {
   }
   expect(varied!['is_analysed']).toBe(true)
 
-  expect(await seed(database.url, '15')).toMatchObject({ code: 0 })
+  expect(await seed(databaseUrl(database.owner), '15')).toMatchObject({ code: 0 })
   expect(await look(database)).toEqual({ ...before, count: 20_015 })
 })
 
@@ -103,9 +104,9 @@ test.for(['SIGINT', 'SIGTERM', 'SIGKILL'] as const)(
   '%s leaves no product behind',
   async (signal) => {
     const database = await createDatabase()
-    expect(await seed(database.url, '10')).toMatchObject({ code: 0 })
+    expect(await seed(databaseUrl(database.owner), '10')).toMatchObject({ code: 0 })
     const before = await look(database)
-    const seeding = start(database.url, '1000000')
+    const seeding = start(databaseUrl(database.owner), '1000000')
     // Both are in the middle of their transactions, and some of the batches are through.
     await expect.poll(async () => (await atWork(database))[0]!.count).toBe(2)
     await expect
@@ -128,7 +129,7 @@ test('keeps nothing when a row is refused', async () => {
   const database = await createDatabase()
   await database.sql`alter table products add constraint none_from_iceland check (currency <> 'ISK')`
   const before = await look(database)
-  const { code, output } = await seed(database.url, '50000')
+  const { code, output } = await seed(databaseUrl(database.owner), '50000')
   expect(code).toBe(1)
   expect(output).toMatch(/^seed: .*"none_from_iceland"$/m)
   expect(await look(database)).toEqual(before)
@@ -153,7 +154,7 @@ test('says in one line what its database lacks', async () => {
   const database = await createDatabase({ empty: true })
   const missing = { ...database.address, database: `no_${randomBytes(6).toString('hex')}` }
   const { port } = database.address
-  const url = database.url
+  const { url } = database
   for (const [target, line] of [
     [url, /^seed: larder_\w+ lacks \d+_create-products, .*: run npm run migrate -- upgrade\n$/],
     [

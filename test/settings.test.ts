@@ -4,6 +4,7 @@ import {
   databaseUrl,
   readAppSettings,
   readDatabaseAddress,
+  readOwner,
   readSettings,
   SettingsError,
 } from '../src/config.ts'
@@ -12,9 +13,27 @@ import { makeKey } from './support/keys.ts'
 
 const parts = { POSTGRES_USER: 'larder', POSTGRES_PASSWORD: 'secret', POSTGRES_DB: 'larder' }
 
+/** What the door reads files with; here they are these. */
+const files: Record<string, string> = {
+  '/run/secrets/password': 's3cr3t\n',
+  '/run/secrets/crlf': 's3cr3t\r\n',
+  '/run/secrets/lines': 's3cr3t \n\n',
+  '/run/secrets/user': 'larder',
+  '/run/secrets/url': 'postgres://u:s3cr3t@h/d?sslmode=verify-full\n',
+  '/run/secrets/wrong-url': 'mysql://u:s3cr3t@h/d',
+  '/run/secrets/empty': '',
+  '/run/secrets/blank': '\n',
+  '/run/root.crt': '-----BEGIN CERTIFICATE-----\n…\n-----END CERTIFICATE-----\n',
+}
+const readFile = (path: string) => {
+  const text = files[path]
+  if (text === undefined) throw Object.assign(new Error(`no ${path}`), { code: 'ENOENT' })
+  return text
+}
+
 function faultsOf(environment: Record<string, string>): string[] {
   try {
-    readSettings(environment)
+    readSettings(environment, readFile)
   } catch (error) {
     if (error instanceof SettingsError)
       return error.message
@@ -163,6 +182,90 @@ test('the URL holds any character in any part', () => {
       expect(readDatabaseAddress({ DATABASE_URL: databaseUrl(address) })).toEqual(address)
     }
   }
+})
+
+test('secrets stand in files, and one line end after them is cut off', () => {
+  const { POSTGRES_DB } = parts
+  const read = (file: string) =>
+    readDatabaseAddress(
+      {
+        POSTGRES_DB,
+        POSTGRES_USER_FILE: '/run/secrets/user',
+        POSTGRES_PASSWORD_FILE: `/run/secrets/${file}`,
+      },
+      readFile,
+    )
+  expect(read('password')).toMatchObject({ user: 'larder', password: 's3cr3t' })
+  expect(read('crlf').password).toBe('s3cr3t')
+  expect(read('lines').password).toBe('s3cr3t \n')
+  const url = { DATABASE_URL_FILE: '/run/secrets/url', POSTGRES_USER: 'not this one' }
+  expect(readDatabaseAddress(url, readFile)).toMatchObject({ user: 'u', password: 's3cr3t' })
+  const keys = { API_KEYS_FILE: '/run/secrets/keys' }
+  files['/run/secrets/keys'] = `ci:read:${'ab'.repeat(32)}\n`
+  expect(readSettings({ ...parts, ...keys }, readFile).app.access?.keys).toHaveLength(1)
+  const owner = {
+    POSTGRES_OWNER: 'owner',
+    POSTGRES_OWNER_PASSWORD_FILE: '/run/secrets/password',
+  }
+  expect(readOwner(owner, readFile)).toEqual({ user: 'owner', password: 's3cr3t' })
+})
+
+test('a secret that is there twice, or not to be read, is a fault that names its setting alone', () => {
+  const faults = faultsOf({
+    ...parts,
+    POSTGRES_USER_FILE: '/run/secrets/user',
+    POSTGRES_PASSWORD: '',
+    POSTGRES_PASSWORD_FILE: '/run/secrets/s3cr3t',
+    API_KEYS_FILE: '/run/secrets/empty',
+    POOL_SIZE: '0',
+  })
+  expect(faults).toEqual([
+    'POSTGRES_USER_FILE and POSTGRES_USER are both set',
+    'POSTGRES_PASSWORD_FILE names a file that cannot be read (ENOENT)',
+    'API_KEYS_FILE names an empty file',
+    'POOL_SIZE must be a whole number from 1 to 1000',
+  ])
+  expect(faultsOf({ DATABASE_URL_FILE: '/run/secrets/blank' })).toEqual([
+    'DATABASE_URL_FILE names an empty file',
+  ])
+  expect(faultsOf({ DATABASE_URL_FILE: '/run/secrets/wrong-url' })).toEqual([
+    'DATABASE_URL must look like postgres://user:password@host:5432/database',
+  ])
+  expect(faultsOf({ ...parts, API_KEYS_FILE: '/run/secrets/password' }).join()).not.toMatch(/s3cr/)
+})
+
+test('the service does not look for the secrets of the owner', () => {
+  const owner = { POSTGRES_OWNER: 'o', POSTGRES_OWNER_PASSWORD_FILE: '/root/readable-by-root' }
+  expect(faultsOf({ ...parts, ...owner })).toEqual([])
+  expect(() => readOwner(owner, readFile)).toThrow(
+    'POSTGRES_OWNER_PASSWORD_FILE names a file that cannot be read (ENOENT)',
+  )
+  expect(() => readOwner({ POSTGRES_OWNER: 'o' })).toThrow('POSTGRES_OWNER_PASSWORD is required')
+  expect(readOwner({ POSTGRES_OWNER_PASSWORD: 'of nobody' })).toBeUndefined()
+})
+
+test('where there are no files, a setting that names one is a fault: it might leave the service open', () => {
+  expect(() => readAppSettings({ API_KEYS_FILE: '/run/secrets/keys' })).toThrow(
+    'API_KEYS_FILE names a file that cannot be read (no files here)',
+  )
+})
+
+test('POSTGRES_SSLROOTCERT is read, and is for verify-full alone', () => {
+  const root = { POSTGRES_SSLROOTCERT: '/run/root.crt' }
+  const authority = files['/run/root.crt']
+  const inParts = { ...parts, ...root, POSTGRES_SSLMODE: 'verify-full' }
+  expect(readDatabaseAddress(inParts, readFile)).toMatchObject({ authority })
+  const byUrl = { ...root, DATABASE_URL_FILE: '/run/secrets/url' }
+  expect(readDatabaseAddress(byUrl, readFile)).toMatchObject({ authority, host: 'h' })
+  expect(faultsOf({ ...parts, ...root, POSTGRES_SSLMODE: 'require' })).toEqual([
+    'POSTGRES_SSLROOTCERT is for the sslmode verify-full alone',
+  ])
+  expect(faultsOf({ ...inParts, POSTGRES_SSLROOTCERT: '/run/none.crt' })).toEqual([
+    'POSTGRES_SSLROOTCERT names a file that cannot be read (ENOENT)',
+  ])
+  expect(faultsOf({ ...inParts, POSTGRES_SSLROOTCERT: '/run/secrets/password' })).toEqual([
+    'POSTGRES_SSLROOTCERT must name a file of certificates (PEM)',
+  ])
 })
 
 test('DEBUG says more in the log', () => {

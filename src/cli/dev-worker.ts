@@ -1,20 +1,20 @@
 // `npm run dev:worker`: the Worker in workerd on this machine, offline, against a real PostgreSQL.
-import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { databaseUrl, readDatabaseAddress, SettingsError } from '../config.ts'
+import { loadEnvironment, readText } from './environment.ts'
 import { endGroup, onInterrupt, signalGroup, startGroup } from './processes.ts'
 
 /** Where wrangler looks for the database of the binding HYPERDRIVE in a local run. */
 const VARIABLE = 'CLOUDFLARE_HYPERDRIVE_LOCAL_CONNECTION_STRING_HYPERDRIVE'
 
 /** What a deployed Worker has as secrets and variables. */
-const SETTINGS = ['API_KEYS', 'PUBLIC_READS', 'CORS_ORIGINS', 'LOG_LEVEL']
+const SETTINGS = ['API_KEYS', 'API_KEYS_FILE', 'PUBLIC_READS', 'CORS_ORIGINS', 'LOG_LEVEL']
 
-if (existsSync('.env')) process.loadEnvFile('.env')
+const environment = loadEnvironment()
 const env = {
-  ...process.env,
+  ...environment,
   [VARIABLE]: findDatabase(),
   // Each of these would ask another host for something.
   WRANGLER_SEND_METRICS: 'false',
@@ -35,7 +35,7 @@ process.exit(stopping ? 0 : (code ?? 1))
 
 function findDatabase(): string {
   try {
-    return process.env[VARIABLE] || databaseUrl(readDatabaseAddress(process.env))
+    return process.env[VARIABLE] || databaseUrl(readDatabaseAddress(environment, readText))
   } catch (error) {
     if (!(error instanceof SettingsError)) throw error
     console.error(error.message)

@@ -3,12 +3,12 @@
 // The database is always its own, whatever POSTGRES_* and DATABASE_URL say: those are for
 // `npm start`. PORT and the other settings hold.
 import { once } from 'node:events'
-import { existsSync } from 'node:fs'
 import { createServer, type AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { databaseUrl, readSettings } from '../config.ts'
 import { openConnection, type DatabaseAddress, type Sql } from '../database/connection.ts'
+import { loadEnvironment, readText } from './environment.ts'
 import { DEVELOPMENT, startPostgres } from './embedded-postgres.ts'
 import {
   endGroup,
@@ -44,28 +44,39 @@ process.exit(stopping.signal.aborted ? 0 : 1)
 
 /** Ends only by an exception: a fault, or that of `stopping`. */
 async function dev(): Promise<never> {
-  if (existsSync('.env')) process.loadEnvFile('.env')
-  const settings = readSettings({ ...process.env, DATABASE_URL: 'postgres://not@yet/known' })
+  const environment = withoutDatabase(loadEnvironment())
+  const unknown = { ...environment, DATABASE_URL: 'postgres://not@yet/known' }
+  const settings = readSettings(unknown, readText)
   const port = await findPort(settings.http.port)
   const server = await startPostgres({ folder: DEVELOPMENT.folder })
   try {
+    const { user, password } = server.address
     const address = { ...server.address, database: DEVELOPMENT.database }
-    const env = { ...process.env, DATABASE_URL: databaseUrl(address), HOST, PORT: String(port) }
+    const url = databaseUrl({ ...address, ...DEVELOPMENT.role })
+    const env = { ...environment, DATABASE_URL: url, HOST, PORT: String(port) }
+    const owner = { POSTGRES_OWNER: user, POSTGRES_OWNER_PASSWORD: password }
     await createDatabase(server.address)
-    await withNode(['src/cli/migrate.ts', 'upgrade', 'head'], env, async ({ ended }) => {
+    const migrate = ['src/cli/migrate.ts', 'upgrade', 'head']
+    await withNode(migrate, { ...env, ...owner }, async ({ ended }) => {
       if ((await ended) !== 0) throw new Error('the migrations failed, for the reason above')
     })
     await addSamples(address)
     const watching = ['--watch', '--watch-preserve-output', 'src/node.ts']
     return await withNode(watching, env, async (service) => {
       await firstAnswer(port, service)
-      console.log(invitation(`http://${HOST}:${port}`, env.DATABASE_URL, server.folder))
+      console.log(invitation(`http://${HOST}:${port}`, databaseUrl(address), server.folder))
       await service.ended
       throw new Error('the service has ended')
     })
   } finally {
     await server.stop()
   }
+}
+
+/** Emptied and not left out, or `.env` would fill them in again. */
+function withoutDatabase(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  const names = Object.keys(environment).filter((name) => /^(DATABASE_URL|POSTGRES_)/.test(name))
+  return { ...environment, ...Object.fromEntries(names.map((name) => [name, ''])) }
 }
 
 /** Runs Node until `use` is done or a stop is asked for; none of it is left when this returns. */

@@ -43,8 +43,12 @@ interface Options {
   settings?: Record<string, string>
 }
 
-/** What `npm run dev` keeps: where, from the root of the checkout, and the name of its database. */
-export const DEVELOPMENT = { folder: '.data/postgres-16', database: 'larder' }
+/** What `npm run dev` keeps: where, from the root of the checkout, its database and the service's role. */
+export const DEVELOPMENT = {
+  folder: '.data/postgres-16',
+  database: 'larder',
+  role: { user: 'larder', password: 'larder' },
+}
 
 const PASSWORD = 'postgres'
 /** What the leash does when this process is gone; $1 is the data folder. */

@@ -9,7 +9,6 @@
 //     pgm.sql('drop index concurrently if exists products_stock_idx')
 //     pgm.sql('create index concurrently products_stock_idx on products (stock)')
 //   }
-import { existsSync } from 'node:fs'
 import { readFile, writeFile } from 'node:fs/promises'
 import { basename, extname, relative } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -17,8 +16,9 @@ import { fileURLToPath } from 'node:url'
 import { PG_MIGRATE_LOCK_ID, runner } from 'node-pg-migrate'
 import { getMigrationFilePaths } from 'node-pg-migrate/migration'
 import { Client, DatabaseError } from 'pg'
-import { readSettings } from '../config.ts'
-import type { Settings } from '../config.ts'
+import { readOwner, readSettings, type Settings } from '../config.ts'
+import { loadEnvironment, readText } from './environment.ts'
+import { admit, type Role } from './service-role.ts'
 
 const folder = fileURLToPath(new URL('../../migrations', import.meta.url))
 const listFile = fileURLToPath(new URL('../database/migrations.ts', import.meta.url))
@@ -55,9 +55,13 @@ async function main([command, ...rest]: string[]): Promise<number> {
   } else if (command === 'current' && word === undefined) {
     await withDatabase(current)
   } else if (command === 'upgrade' && rest.length <= 1 && upgradeTo.test(word ?? 'head')) {
-    await withDatabase((client) => migrate(client, 'up', Number(word) || Infinity))
+    await withDatabase((client, service) =>
+      migrate(client, 'up', Number(word) || Infinity, service),
+    )
   } else if (command === 'downgrade' && rest.length === 1 && downgradeBy.test(word ?? '')) {
-    await withDatabase((client) => migrate(client, 'down', Math.abs(Number(word)) || Infinity))
+    await withDatabase((client, service) =>
+      migrate(client, 'down', Math.abs(Number(word)) || Infinity, service),
+    )
   } else {
     console.error(usage)
     return 2
@@ -71,7 +75,12 @@ async function current(client: Client): Promise<void> {
   console.log(['pending:', ...pending.map(nameOf)].join('\n  ') + (pending.length ? '' : ' none'))
 }
 
-async function migrate(client: Client, direction: Direction, count: number): Promise<void> {
+async function migrate(
+  client: Client,
+  direction: Direction,
+  count: number,
+  service: Role | undefined,
+): Promise<void> {
   const { verb, done, left } = words[direction]
   await lock(client)
   const { applied, files, pending } = await readState(client)
@@ -88,6 +97,8 @@ async function migrate(client: Client, direction: Direction, count: number): Pro
     await step(client, direction, path)
     console.log(`${done} ${nameOf(path)}`)
   }
+  // Also when there was nothing to do: the role may be new.
+  if (service) for (const line of await admit(client, service)) console.log(line)
 }
 
 async function step(client: Client, direction: Direction, path: string): Promise<void> {
@@ -173,14 +184,20 @@ async function writeList(names: string[]): Promise<void> {
   await writeFile(listFile, `${comment}${line.length <= 100 ? line : lines}\n`)
 }
 
-async function withDatabase(use: (client: Client) => Promise<void>): Promise<void> {
-  if (existsSync('.env')) process.loadEnvFile()
-  const client = await connect(readSettings(process.env))
+async function withDatabase(
+  use: (client: Client, service: Role | undefined) => Promise<void>,
+): Promise<void> {
+  const environment = loadEnvironment()
+  const settings = readSettings(environment, readText)
+  const { user, password } = settings.database
+  const owner = readOwner(environment, readText)
+  const service = owner && owner.user !== user ? { user, password } : undefined
+  const client = await connect({ ...settings, database: { ...settings.database, ...owner } })
   // Left alone, the event would end the process with a stack; it is the reason for what fails next.
   let lost: unknown
   client.on('error', (error) => (lost ??= error))
   try {
-    await use(client)
+    await use(client, service)
   } catch (error) {
     if (!lost || reason(error).includes(reason(lost))) throw error
     throw new Error(`${reason(error)}: ${reason(lost)}`, { cause: error })
@@ -190,12 +207,14 @@ async function withDatabase(use: (client: Client) => Promise<void>): Promise<voi
 }
 
 async function connect({ database: address, startUp, pool }: Settings): Promise<Client> {
-  const { sslMode, ...server } = address
-  const ssl = sslMode === 'require' ? { rejectUnauthorized: false } : sslMode === 'verify-full'
+  const { sslMode, authority, ...server } = address
   for (let attempt = 1; ; attempt++) {
     const client = new Client({
       ...server,
-      ssl,
+      ssl: sslMode !== 'disable' && {
+        rejectUnauthorized: sslMode === 'verify-full',
+        ...(authority ? { ca: authority } : {}),
+      },
       application_name: 'larder-migrate',
       connectionTimeoutMillis: pool.connectTimeoutMs,
       // A long statement is a silent connection, which routers forget after some minutes.

@@ -3,13 +3,13 @@
 // They go in as rows of anybody's do: past every constraint, index and trigger, with readers and
 // writers beside them. Two connections share the work, each in one transaction, and both commit when
 // the last row of either is in; what ends the command before that leaves nothing behind.
-import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { readDatabaseAddress, SettingsError } from '../config.ts'
+import { readDatabaseAddress, readOwner, SettingsError } from '../config.ts'
 import type { DatabaseAddress } from '../database/connection.ts'
 import { createPool, type Pool } from '../database/pool.ts'
 import { pendingMigrations, serverVersion } from '../database/verification.ts'
 import { rootCause } from '../operations/log.ts'
+import { loadEnvironment, readText } from './environment.ts'
 import { DEVELOPMENT, findPostgres, startPostgres } from './embedded-postgres.ts'
 import { insertMadeUp } from './made-up-products.ts'
 import { onInterrupt } from './processes.ts'
@@ -61,12 +61,14 @@ async function main(parameters: string[]): Promise<number> {
 
 /** The database that the settings name, or else that of `npm run dev`, which may be running or not. */
 async function findTarget(): Promise<Target> {
-  if (existsSync('.env')) process.loadEnvFile('.env')
-  const isNamed = Object.entries(process.env).some(
+  const environment = loadEnvironment()
+  const isNamed = Object.entries(environment).some(
     ([name, value]) => /^(DATABASE_URL|POSTGRES_[A-Z]+)$/.test(name) && value,
   )
   if (isNamed) {
-    const address = readDatabaseAddress(process.env)
+    // The service's role could write the products, but not have them analyzed.
+    const owner = readOwner(environment, readText)
+    const address = { ...readDatabaseAddress(environment, readText), ...owner }
     const remedies = { database: 'create it first', tables: 'npm run migrate -- upgrade' }
     return { address, remedies, stop: async () => {} }
   }

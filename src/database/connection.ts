@@ -12,6 +12,8 @@ export interface DatabaseAddress {
   database: string
   /** `require` encrypts and trusts any certificate; `verify-full` checks it and the host's name. */
   sslMode: SslMode
+  /** Certificates (PEM) that `verify-full` trusts in place of the runtime's own. */
+  authority?: string
 }
 
 /** How values that JavaScript would bend are read: times keep their microseconds as text. */
@@ -264,10 +266,11 @@ function isNoSecondTry(cause: unknown): boolean {
   return code === 'ECONNREFUSED' && port === undefined && !address?.startsWith('/')
 }
 
-function sslOption({ sslMode, host }: DatabaseAddress) {
+function sslOption({ sslMode, host, authority }: DatabaseAddress) {
   if (sslMode === 'disable') return false
+  if (sslMode === 'require') return 'require'
   // postgres.js checks the certificate against "localhost" when the host is an address, unless told.
-  return sslMode === 'require' ? 'require' : { rejectUnauthorized: true, host }
+  return { rejectUnauthorized: true, host, ...(authority ? { ca: authority } : {}) }
 }
 
 /** What comes of the work, or undefined when the time is over before. */

@@ -1,4 +1,4 @@
-// Proves at start-up that the database is there and right, and tells which migrations it lacks.
+// Proves at start-up that the database is there and right: its schema, and the role's rights.
 import type { Database } from './pool.ts'
 import { DatabaseError, isHopeless } from './errors.ts'
 import { migrations } from './migrations.ts'
@@ -43,4 +43,24 @@ export async function pendingMigrations(database: Database): Promise<string[]> {
     })
   const names = new Set(applied.map((row) => row.name))
   return migrations.filter((name) => !names.has(name))
+}
+
+/**
+ * What makes the role of these connections more than a user of the tables: it is a superuser, or it
+ * has the rights of their owner, who can alter and drop them. Undefined when it is neither.
+ */
+export async function excessRights(
+  database: Database,
+): Promise<{ role: string; is: 'superuser' | 'owner' } | undefined> {
+  const [row] = await database.read(
+    (sql) => sql<{ role: string; is_superuser: boolean; is_owner: boolean }[]>`
+      select current_user as role,
+             (select rolsuper from pg_roles where rolname = current_user) as is_superuser,
+             exists (select from pg_class
+                     where oid = to_regclass('public.pgmigrations')
+                       and pg_has_role(relowner, 'usage')) as is_owner`,
+  )
+  const { role, is_superuser: isSuperuser, is_owner: isOwner } = row!
+  if (isSuperuser) return { role, is: 'superuser' }
+  return isOwner ? { role, is: 'owner' } : undefined
 }

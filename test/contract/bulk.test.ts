@@ -268,7 +268,7 @@ describe('a sku that is taken', () => {
   })
 
   test('by a transaction that is still open: waits for its end', async () => {
-    const other = connect(database.address)
+    const other = connect(database.owner)
     try {
       await other`begin`
       await other`insert into products (sku, name, price) values ('OPEN', 'Other', 1)`

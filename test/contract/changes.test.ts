@@ -83,7 +83,7 @@ async function insert(name = 'Mug'): Promise<number> {
 
 /** A connection for a transaction that stays open. */
 function session(): postgres.Sql {
-  const client = connect(database.address)
+  const client = connect(database.owner)
   atTheEnd(() => client.end({ timeout: 1 }))
   return client
 }

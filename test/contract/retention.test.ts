@@ -40,7 +40,7 @@ test('changes are removed after CHANGES_RETENTION, and the cursors before them a
   expect(items).toHaveLength(300)
 
   // As old as the others, but nobody could see it yet: a transaction from before it is open.
-  const open = connect(database.address)
+  const open = connect(database.owner)
   await open`begin`
   const [first] = await open<{ id: string }[]>`
     insert into products (name, price) values ('Open', 1) returning id`

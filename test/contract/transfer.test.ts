@@ -186,7 +186,7 @@ describe('an import', () => {
   })
 
   test('counts what another wrote meanwhile as updated', async () => {
-    const sql = connectTo(database.address)
+    const sql = connectTo(database.owner)
     await sql`begin`
     await sql`insert into products (sku, name, price) values ('RACE', 'Theirs', 1)`
     const importing = importNdjson(

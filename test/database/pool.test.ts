@@ -543,6 +543,7 @@ test('a deadlock is broken by PostgreSQL, and the session that lost is run again
 test('a prepared statement survives a migration of its table', async () => {
   const pool = openPool(database.address, { size: 1, maxOverflow: 0 })
   await database.sql`create table changing (a integer)`
+  await database.sql`grant select on changing to public`
   const read = (sql: Sql) => sql`select * from changing`
   await pool.session(read)
   await database.sql`alter table changing add b integer`

@@ -84,7 +84,7 @@ test('a commit that was never sent leaves the key free', async () => {
 test('a limit of statements that is shorter than the wait for a twin: the same answer', async () => {
   const service = await startService({ DATABASE_URL: database.url, STATEMENT_TIMEOUT: '1' })
   const api = createApi(service.url)
-  const twin = connect(database.address)
+  const twin = connect(database.owner)
   atTheEnd(() => twin.end())
   await twin`begin`
   await twin`insert into idempotency_keys (caller, key) values ('', ${KEY['idempotency-key']})`

@@ -12,7 +12,7 @@ import {
   lockTable,
   type TestDatabase,
 } from '../support/database.ts'
-import { migrate } from '../support/migrate.ts'
+import { migrate, SERVICE_ROLE } from '../support/migrate.ts'
 import { type Proxy, startProxy } from '../support/proxy.ts'
 import { startService } from '../support/service.ts'
 
@@ -143,7 +143,9 @@ test('a server that is stopped and started again', async () => {
   const first = await startPostgres()
   atTheEnd(() => first.stop())
   await migrate(first.address, 'upgrade')
-  const own = await startService({ DATABASE_URL: databaseUrl(first.address) })
+  const own = await startService({
+    DATABASE_URL: databaseUrl({ ...first.address, ...SERVICE_ROLE }),
+  })
   const client = createApi(own.url)
   expect((await client.get('/products')).status).toBe(200)
   await first.stop()

@@ -9,6 +9,8 @@ import { expect, test } from 'vitest'
 import { createApi, expectProblem } from '../support/api.ts'
 import { atTheEnd } from '../support/clean-up.ts'
 import { createDatabase } from '../support/database.ts'
+import { makeKey } from '../support/keys.ts'
+import { run } from '../support/process.ts'
 import { startProxy } from '../support/proxy.ts'
 import { runService, spawnService, startService } from '../support/service.ts'
 import { databaseUrl } from '../../src/config.ts'
@@ -178,6 +180,51 @@ test('passwords and names may have any character', async () => {
   const byUrl = await startService({ DATABASE_URL: url })
   expect((await createApi(byUrl.url).get('/products')).status).toBe(200)
   expect(byParts.output() + byUrl.output()).not.toContain(password)
+})
+
+test('the service, the migrations and the products to see it with take their secrets from files', async () => {
+  const { address, owner } = await createDatabase()
+  const folder = await mkdtemp(join(tmpdir(), 'larder-secrets-'))
+  atTheEnd(() => rm(folder, { recursive: true }))
+  const secret = async (name: string, text: string) => {
+    await writeFile(join(folder, name), `${text}\n`)
+    return join(folder, name)
+  }
+  const { entry, headers } = makeKey('ci', 'read')
+  const settings = {
+    POSTGRES_HOST: address.host,
+    POSTGRES_PORT: String(address.port),
+    POSTGRES_DB: address.database,
+    POSTGRES_USER_FILE: await secret('user', address.user),
+    POSTGRES_PASSWORD_FILE: await secret('password', address.password),
+    API_KEYS_FILE: await secret('keys', entry),
+  }
+  const api = createApi((await startService(settings)).url)
+  expect((await api.get('/products')).status).toBe(401)
+  expect((await api.get('/products', headers)).status).toBe(200)
+
+  const asOwner = {
+    ...settings,
+    POSTGRES_OWNER: owner.user,
+    POSTGRES_OWNER_PASSWORD_FILE: await secret('owner', owner.password),
+  }
+  const command = async (file: string, ...parameters: string[]) => {
+    const path = join(import.meta.dirname, '../../src/cli', file)
+    const { exited, output } = run([path, ...parameters], asOwner, 'SIGKILL')
+    expect((await exited).code, output()).toBe(0)
+  }
+  await command('migrate.ts', 'upgrade')
+  await command('seed.ts', '5')
+  expect((await api.get('/products?count=exact', headers)).body.total).toBe(5)
+
+  const { code, output } = await runService({
+    ...settings,
+    POSTGRES_PASSWORD_FILE: join(folder, 's3cr3t'),
+  })
+  expect(code).toBe(1)
+  expect(output).toBe(
+    'the settings are not complete:\n  POSTGRES_PASSWORD_FILE names a file that cannot be read (ENOENT)\n',
+  )
 })
 
 test("libpq's variables are no settings of the service", async () => {

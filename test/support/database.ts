@@ -6,18 +6,21 @@ import { startPostgres } from '../../src/cli/embedded-postgres.ts'
 import { databaseUrl } from '../../src/config.ts'
 import type { DatabaseAddress } from '../../src/database/connection.ts'
 import { atTheEnd } from './clean-up.ts'
-import { migrate } from './migrate.ts'
+import { migrate, SERVICE_ROLE } from './migrate.ts'
 
 export interface TestDatabase {
+  /** The way in of the service, whose role has the rights it needs and no others. */
   address: DatabaseAddress
   url: string
-  /** A superuser's client on this database. */
+  /** The way in of the tables' owner, a superuser. */
+  owner: DatabaseAddress
+  /** The owner's client on this database. */
   sql: postgres.Sql
   drop: () => Promise<void>
 }
 
 interface Options {
-  /** Without any migration. */
+  /** Without any migration; then the owner's way in is the only one. */
   empty?: boolean
   /** How its name begins. */
   name?: string
@@ -31,14 +34,18 @@ export async function createDatabase(options: Options = {}): Promise<TestDatabas
   await asSuperuser(
     (sql) => sql`create database ${sql(name)} template ${sql(template)} strategy file_copy`,
   )
-  const address = { ...inject('postgres'), database: name }
-  const sql = connect(address, 3)
+  const owner = { ...inject('postgres'), database: name }
+  const address = options.empty ? owner : { ...owner, ...SERVICE_ROLE }
+  const sql = connect(owner, 3)
+  // The rights on a database itself are not copied with it.
+  await sql`revoke temporary on database ${sql(name)} from public`
   let dropped: Promise<void> | undefined
   const drop = async () => {
     await sql.end({ timeout: 1 })
     await asSuperuser((admin) => admin`drop database if exists ${admin(name)} with (force)`)
   }
-  const database = { address, url: databaseUrl(address), sql, drop: () => (dropped ??= drop()) }
+  const url = databaseUrl(address)
+  const database = { address, url, owner, sql, drop: () => (dropped ??= drop()) }
   atTheEnd(database.drop)
   return database
 }
@@ -52,12 +59,13 @@ export async function createServer(settings: Record<string, string> = {}): Promi
     settings: { autovacuum: 'off', max_connections: '300', ...settings },
   })
   atTheEnd(() => server.stop())
-  const { address } = server
-  await migrate(address, 'upgrade', 'head')
-  const sql = connect(address, 3)
+  const owner = server.address
+  await migrate(owner, 'upgrade', 'head')
+  const address = { ...owner, ...SERVICE_ROLE }
+  const sql = connect(owner, 3)
   const drop = () => sql.end({ timeout: 1 })
   atTheEnd(drop)
-  return { address, url: databaseUrl(address), sql, drop }
+  return { address, url: databaseUrl(address), owner, sql, drop }
 }
 
 /** A client of the tests' own; ends with `end()`. */
@@ -98,7 +106,7 @@ export async function killBackends({ sql, address }: TestDatabase): Promise<numb
 
 /** Holds a table against everybody, readers too, until it is released. */
 export async function lockTable(database: TestDatabase, table = 'products') {
-  const sql = connect(database.address)
+  const sql = connect(database.owner)
   const release = () => sql.end({ timeout: 1 })
   atTheEnd(release)
   await sql`begin`
