@@ -69,56 +69,59 @@ test.each([
   [1, '2001:db8::1', '2001:db8::1'],
   [1, '203.0.113.1.evil.example', 'peer'],
   [1, 'x]@[2001:db8::1', 'peer'],
-  [1, `:${'a'.repeat(10_000)}`, 'peer'],
 ])('with %d proxies "%s" is from %s', (hops, forwardedFor, address) => {
   expect(clientAddress('peer', forwardedFor, hops)).toBe(address)
 })
 
-/** Sends one request after the other without waiting; returns how often each status was answered. */
-async function pipeline(url: string, addresses: string[]): Promise<Record<string, number>> {
+/** Sends a request for each address, a hundred at a time; returns how often each status was answered. */
+async function flood(url: string, addresses: string[]): Promise<Record<string, number>> {
   const { hostname, port } = new URL(url)
   const socket = connect({ host: hostname, port: Number(port) }).setEncoding('latin1')
   const statuses: Record<string, number> = {}
-  let answers = 0
-  let rest = ''
-  socket.on('data', (text: string) => {
-    rest += text
-    const end = rest.lastIndexOf('\r\n')
-    for (const [, status] of rest.slice(0, end).matchAll(/HTTP\/1\.1 (\d+)/g)) {
-      statuses[status!] = (statuses[status!] ?? 0) + 1
-      if (++answers === addresses.length) socket.end()
+  for (let n = 0; n < addresses.length; n += 100) {
+    const batch = addresses.slice(n, n + 100)
+    const head = (address: string) =>
+      `GET /nowhere HTTP/1.1\r\nHost: larder\r\nX-Forwarded-For: ${address}\r\n\r\n`
+    socket.write(batch.map(head).join(''))
+    for (let received = ''; ;) {
+      const [text] = (await once(socket, 'data')) as [string]
+      received += text
+      const answers = [...received.matchAll(/HTTP\/1\.1 (\d+).*?"request_id":"[^"]+"}/gs)]
+      if (answers.length < batch.length) continue
+      for (const [, status] of answers) statuses[status!] = (statuses[status!] ?? 0) + 1
+      break
     }
-    rest = rest.slice(end)
-  })
-  const closed = once(socket, 'close')
-  for (const address of addresses) {
-    const head = `GET /nowhere HTTP/1.1\r\nHost: larder\r\nX-Forwarded-For: ${address}\r\n\r\n`
-    if (!socket.write(head)) await once(socket, 'drain')
   }
-  await closed
+  socket.destroy()
   return statuses
 }
 
-test('100,000 addresses neither fill the memory nor keep others out', async () => {
-  const { url, api } = await start({ RATE_LIMIT: '2/3600', TRUSTED_PROXIES: '1' })
-  const hex = (n: number) => n.toString(16)
-  const addresses = Array.from(
-    { length: 100_000 },
-    (_, n) => `2001:db8:${hex(n >> 16)}:${hex(n & 0xffff)}::1`,
-  )
-  const loyal = from('203.0.113.1')
-  const heap = async () => {
+test(
+  '100,000 addresses neither fill the memory nor keep others out',
+  { timeout: 300_000 },
+  async () => {
+    // A process that has started needs 20 MB of heap, and what is remembered 31 MB at most.
+    const { url, api } = await start({
+      RATE_LIMIT: '2/3600',
+      TRUSTED_PROXIES: '1',
+      NODE_OPTIONS: '--max-old-space-size=80',
+    })
+    const hex = (n: number) => n.toString(16)
+    const addresses = Array.from(
+      { length: 100_000 },
+      (_, n) => `2001:db8:${hex(n >> 16)}:${hex(n & 0xffff)}::1`,
+    )
+    expect(await flood(url, addresses)).toEqual({ 404: 100_000 })
     const { value } = await scrape(api, from('203.0.113.2'))
-    return [value('rate_limit_clients')!, value('nodejs_heap_size_used_bytes')!]
-  }
-  const [, before] = await heap()
-  const statuses = await pipeline(url, addresses)
-  expect(statuses).toEqual({ 404: 100_000 })
-  const [clients, after] = await heap()
-  expect(clients).toBe(50_000)
-  expect(after! - before!).toBeLessThan(100 * 1024 * 1024)
-  // Newcomers have their quota, and not more than that.
-  expect((await api.get('/nowhere', loyal)).status).toBe(404)
-  expect((await api.get('/nowhere', loyal)).status).toBe(404)
-  expect((await api.get('/nowhere', loyal)).status).toBe(429)
-})
+    expect(value('rate_limit_clients')).toBe(50_000)
+    // Newcomers have their quota, and not more than that.
+    const statuses = []
+    for (let n = 0; n < 3; n++)
+      statuses.push((await api.get('/nowhere', from('203.0.113.1'))).status)
+    expect(statuses).toEqual([404, 404, 429])
+    // Those whose time began first have been forgotten, and nobody else.
+    expect(await flood(url, addresses.slice(-200))).toEqual({ 404: 200 })
+    expect(await flood(url, addresses.slice(-200))).toEqual({ 429: 200 })
+    expect(await flood(url, addresses.slice(0, 100))).toEqual({ 404: 100 })
+  },
+)

@@ -117,3 +117,27 @@ test('a LOG_LEVEL that is none does not stop it', async () => {
   expect((await createApi(worker.url).get('/health')).status).toBe(200)
   await expect.poll(() => JSON.stringify(worker.log)).toContain('LOG_LEVEL must be one of')
 })
+
+test('the limit counts whom the platform heard, and an IPv6 client once', async () => {
+  const { url: databaseUrl } = await createDatabase()
+  const api = createApi((await startWorker({ databaseUrl, rateLimit: '3/60' })).url)
+  const ask = async (address: string) =>
+    (await api.get('/nowhere', { 'cf-connecting-ip': address })).status
+  const refused = async (address: (n: number) => string) => {
+    // A window may end on the way.
+    for (let n = 0; n <= 6; n++) if ((await ask(address(n))) === 429) return true
+    return false
+  }
+  expect(await refused(() => '203.0.113.1')).toBe(true)
+  expect(await ask('203.0.113.2')).toBe(404)
+  expect(await refused((n) => `2001:db8:1:2::${n}`)).toBe(true)
+  expect(await refused((n) => `2001:db8:1:${n + 3}::1`)).toBe(false)
+})
+
+test('a RATE_LIMIT without the binding limits nothing, and the log says so', async () => {
+  const { url: databaseUrl } = await createDatabase()
+  const worker = await startWorker({ databaseUrl, settings: { RATE_LIMIT: '1/60' } })
+  const api = createApi(worker.url)
+  for (let n = 0; n < 3; n++) expect((await api.get('/nowhere')).status).toBe(404)
+  await expect.poll(() => JSON.stringify(worker.log)).toContain('RATE_LIMIT has no effect')
+})
