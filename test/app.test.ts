@@ -96,6 +96,18 @@ test('a route may have a policy of its own, the other headers stay', async () =>
   expect(headers.get('x-content-type-options')).toBe('nosniff')
 })
 
+test('no answer names the software that it comes from', async () => {
+  for (const path of ['/health', '/products', '/nowhere', '/docs', '/openapi.json', '/%']) {
+    const { headers } = await api.get(path)
+    for (const name of ['server', 'x-powered-by', 'via', 'x-runtime']) {
+      expect(headers, path).not.toHaveProperty(name)
+    }
+    expect(JSON.stringify(headers), path).not.toMatch(/node|hono|postgres/i)
+  }
+  // Of the database what the document promises, and not the system it runs on.
+  expect((await api.get('/db-test')).body.version).toMatch(/^PostgreSQL [\d.]+\w*$/)
+})
+
 test('an HTTP/1.0 probe without a Host header is answered', async () => {
   const { text } = await raw(url, 'GET /health HTTP/1.0\r\n\r\n')
   expect(text).toMatch(/^HTTP\/1.1 200 /)

@@ -1,5 +1,6 @@
 // The rules of the house hold: what must not be written is refused by the linter, for real.
 import { execFile } from 'node:child_process'
+import { existsSync } from 'node:fs'
 import { cp, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { glob } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -131,4 +132,13 @@ test('the first line of each file says why it exists', async () => {
     const [first] = (await readFile(join(root, file), 'utf8')).split('\n')
     expect(first, file).toMatch(/^\/\/ .{20,}/)
   }
+})
+
+test('each file that SECURITY.md names exists', async () => {
+  const text = await readFile(join(root, 'SECURITY.md'), 'utf8')
+  const links = [...text.matchAll(/\]\((?!http)([^)#]+)/g)].map(([, path]) => path!)
+  expect(links.length).toBeGreaterThan(10)
+  for (const path of links) expect(existsSync(join(root, path)), path).toBe(true)
+  const promises = text.split('\n').filter((line) => /^\| [A-Z/]/.test(line))
+  for (const line of promises) expect(line, 'a promise without its test').toContain('](test/')
 })
