@@ -35,8 +35,9 @@ const HOT = 8
 const MOST_KNOWN = 400
 /** Products that bulks and imports replace again and again. */
 const SHELF_SKUS = 300
-/** Clients lose patience, or their way, with one request in twenty. */
-const LEAVES = 0.05
+/** How many clients lose patience, or their way; more of those with a long way. */
+const LEAVE = 0.05
+const LEAVE_IMPORTS = 0.25
 /** At the end: until every client with a key has its answer. */
 const LAST_ANSWERS_MS = 60_000
 
@@ -70,6 +71,8 @@ interface Known {
 export function createCrowd({ seed, book, clients, mischief, onStart, onEnd }: Options) {
   const known: Known[] = []
   const busy = new Set<Promise<unknown>>()
+  /** What clients with a key were told last, who have no final answer yet. */
+  const pending = new Map<number, string>()
   let arrivals = 0
   let ending = false
 
@@ -105,10 +108,11 @@ export function createCrowd({ seed, book, clients, mischief, onStart, onEnd }: O
     return outcome
   }
 
-  const sometimesLeave = (dice: Dice): Partial<Request> =>
-    ending || !dice.happens(LEAVES)
-      ? {}
-      : { leave: dice.happens(0.3) ? 'halfway' : { afterMs: dice.whole(0, 15) } }
+  function sometimesLeave(dice: Dice, { path }: Request): Partial<Request> {
+    const isImport = path.startsWith('/products/import')
+    if (ending || !dice.happens(isImport ? LEAVE_IMPORTS : LEAVE)) return {}
+    return { leave: dice.happens(0.5) ? 'halfway' : { afterMs: dice.whole(0, 15) } }
+  }
 
   /** A write, from the intention to what its client is told; returns the answer of one that was done. */
   async function write(
@@ -119,16 +123,19 @@ export function createCrowd({ seed, book, clients, mischief, onStart, onEnd }: O
     keyed: boolean,
   ): Promise<Answer | undefined> {
     const entry = book.intend(number, deed)
-    if (!keyed) return conclude(entry, await attempt(dice, { ...request, ...sometimesLeave(dice) }))
+    if (!keyed)
+      return conclude(entry, await attempt(dice, { ...request, ...sometimesLeave(dice, request) }))
     const headers = { ...request.headers, 'idempotency-key': `write-${number}` }
     const keyedRequest = { ...request, headers }
     for (;;) {
-      const outcome = await attempt(dice, { ...keyedRequest, ...sometimesLeave(dice) })
+      const outcome = await attempt(dice, { ...keyedRequest, ...sometimesLeave(dice, request) })
       if (isFinal(outcome)) {
+        pending.delete(number)
         const answer = conclude(entry, outcome)
         if (answer) await sendAgain(dice, keyedRequest, answer)
         return answer
       }
+      pending.set(number, `${request.method} ${request.path}: ${describe(outcome)}`)
       await sleep(dice.whole(50, 500))
     }
   }
@@ -326,7 +333,6 @@ export function createCrowd({ seed, book, clients, mischief, onStart, onEnd }: O
       headers: { 'content-type': isCsv ? 'text/csv' : 'application/x-ndjson' },
       body: isCsv ? toCsv(rows) : rows.map((row) => `${JSON.stringify(row)}\n`).join(''),
       ...(dice.happens(0.2) ? { pace: { pieces: 5, everyMs: 100 } } : {}),
-      ...(!ending && dice.happens(0.2) ? { leave: 'halfway' as const } : {}),
     }
     await write(dice, number, { kind: 'rows', bodies, replace }, request, dice.happens(0.5))
   }
@@ -385,19 +391,22 @@ export function createCrowd({ seed, book, clients, mischief, onStart, onEnd }: O
 
     /**
      * Nobody arrives any more; returns when everybody has an answer.
-     * @returns how many have none
+     * @returns those who have none, and what they were told last
      */
-    async finish(): Promise<number> {
+    async finish(): Promise<string[]> {
       ending = true
       const late = Symbol('late')
       const deadline = sleep(LAST_ANSWERS_MS, late, { ref: false })
       while (busy.size > 0) {
         if ((await Promise.race([Promise.all(busy), deadline])) === late) break
       }
-      return busy.size
+      return busy.size > 0 ? [`${busy.size} requests under way`, ...pending.values()] : []
     },
   }
 }
+
+const describe = (outcome: Outcome) =>
+  outcome.outcome === 'answered' ? outcome.text : outcome.outcome
 
 function judge(outcome: Outcome): NonNullable<Sample['result']> {
   if (outcome.outcome === 'left' || outcome.outcome === 'hung') return outcome.outcome

@@ -339,7 +339,9 @@ export async function run(plan: Plan): Promise<Report> {
 
   // The end: everybody gets an answer, what PostgreSQL still works on ends, and then it is counted.
   clearInterval(gate)
-  hung += await crowd.finish()
+  const unanswered = await crowd.finish()
+  hung += unanswered.length
+  for (const text of unanswered) tell(bad, `no final answer: ${text}`)
   await untilIdle()
   over = true
   clearInterval(clerk)

@@ -90,14 +90,14 @@ export const networkFaults: Record<string, Fault> = {
   /** What was written is committed, and then the connection is found to be broken. */
   async 'answers to writes lost'({ proxy }, dice) {
     proxy.loseAnswerTo('"write":')
-    await sleep(dice.whole(100, 400))
+    await sleep(dice.whole(200, 800))
     proxy.reset()
     await proxy.pass()
   },
   /** Likewise, but nobody is told: the service waits until its deadline. */
   async 'answers to commits lost'({ proxy }, dice) {
     proxy.loseAnswerTo('commit')
-    await sleep(dice.whole(100, 500))
+    await sleep(dice.whole(200, 800))
     await proxy.pass()
   },
 }
