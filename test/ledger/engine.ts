@@ -62,7 +62,15 @@ export interface Report {
   plan: Omit<Plan, 'onSecond'>
   settings: Record<string, string>
   verdict: Verdict
-  requests: { total: number; fine: number; refused: number; broken: number; left: number }
+  requests: {
+    total: number
+    fine: number
+    refused: number
+    broken: number
+    left: number
+    /** Clients that were not let in, for so many were under way; see MOST_UNDER_WAY. */
+    turnedAway: number
+  }
   /** Requests without an answer within the deadline, and clients with a key that never got one. */
   hung: number
   /** Processes that ended and were not told to, faults nobody handled, and exits other than 0. */
@@ -93,6 +101,8 @@ const NORMAL_MS = 1000
 const NORMAL_FOR_MS = 1000
 /** After so long without a normal second, the measured run goes on. */
 const NEVER_NORMAL_MS = 30_000
+/** More are not let in: what cannot be served piles up, and measures the pile and not the service. */
+const MOST_UNDER_WAY = 600
 const WARM_UP_MS = 3000
 const POLL_EVERY_MS = 150
 const MOST_TOLD = 20
@@ -281,9 +291,11 @@ export async function run(plan: Plan): Promise<Report> {
     })
   }, 1000)
   let sent = 0
+  let turnedAway = 0
   const gate = setInterval(() => {
     const due = Math.floor(now() * rate)
-    crowd.arrive(due - sent)
+    if (crowd.busy() < MOST_UNDER_WAY) crowd.arrive(due - sent)
+    else turnedAway += due - sent
     sent = due
   }, 10)
 
@@ -357,7 +369,7 @@ export async function run(plan: Plan): Promise<Report> {
     plan: rest,
     settings,
     verdict,
-    requests,
+    requests: { ...requests, turnedAway },
     hung,
     crashes,
     bad,
