@@ -21,7 +21,12 @@ export interface Proxy {
   refuse: () => void
   /** Existing connections fall silent for good, as in a firewall that lost its state. */
   lose: () => void
-  /** Once a client has sent these words, they arrive, but no answer comes back to it any more. */
+  /** What has fallen silent for good ends with a RST, as keep-alive ends it after a while. */
+  bury: () => void
+  /**
+   * A client that sends these words, before everything flows again: they arrive, but no answer comes
+   * back to it any more.
+   */
   loseAnswerTo: (words: string) => void
   /** Existing connections end with a RST. */
   reset: () => void
@@ -58,8 +63,11 @@ export async function startProxy(to: DatabaseAddress): Promise<Proxy> {
           if (client.closed && server.closed) pairs.delete(pair)
         })
     }
+    // Not `on`, which would start the flow.
+    client.prependListener('data', (bytes: Buffer) => {
+      if (fatal !== undefined && bytes.includes(fatal)) server.unpipe(client)
+    })
     if (!silent) flow(pair)
-    if (fatal !== undefined) watch(pair, fatal)
   }
 
   const { listener, port } = await listenSomewhere(accept)
@@ -78,6 +86,7 @@ export async function startProxy(to: DatabaseAddress): Promise<Proxy> {
     open: () => pairs.size,
     async pass() {
       silent = false
+      fatal = undefined
       for (const pair of pairs) if (!pair.lost) flow(pair)
       if (!current.listening) current = await listen(port, accept)
     },
@@ -89,10 +98,12 @@ export async function startProxy(to: DatabaseAddress): Promise<Proxy> {
     lose() {
       for (const pair of pairs) hold(pair).lost = true
     },
-    loseAnswerTo(words) {
-      fatal = words
-      for (const pair of pairs) watch(pair, words)
+    bury() {
+      for (const { lost, sockets } of pairs) {
+        if (lost) for (const socket of sockets) socket.resetAndDestroy()
+      }
     },
+    loseAnswerTo: (words) => (fatal = words),
     reset() {
       for (const socket of sockets(pairs)) socket.resetAndDestroy()
     },
@@ -112,12 +123,6 @@ function flow(pair: Pair) {
   const [client, server] = pair.sockets
   client.pipe(server).pipe(client)
   passReset(pair)
-}
-
-function watch({ sockets: [client, server] }: Pair, words: string) {
-  client.on('data', (bytes: Buffer) => {
-    if (bytes.includes(words)) server.unpipe(client)
-  })
 }
 
 /** A FIN goes through as the end of a stream; a connection that breaks off breaks the other one. */
