@@ -5,6 +5,7 @@ import { readFile } from 'node:fs/promises'
 import { createServer, type ServerResponse } from 'node:http'
 import { type AddressInfo, Server as NetServer, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { format } from 'node:util'
 import { getRequestListener, RequestError } from '@hono/node-server'
 import { pino } from 'pino'
 import { createApp, createChores } from './app.ts'
@@ -42,6 +43,11 @@ const settings = loadSettings()
  */
 const logOutput = pino.destination({ dest: process.stdout.fd, sync: false })
 const log = createLog(settings.logLevel, logOutput)
+// Libraries speak on the console, the driver of a message that it does not know, for one.
+for (const method of ['log', 'info', 'warn', 'error'])
+  Object.assign(console, {
+    [method]: (...said: unknown[]) => log.warn({ said: format(...said) }, 'a library speaks'),
+  })
 const pool = connect(settings)
 const lent = { database: pool, log, notReady: undefined as string | undefined, readFile: readPage }
 /** Of each connection the answers that it is owed, and how much of it had been read after the last. */
