@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises'
 import { createServer, type ServerResponse } from 'node:http'
 import { type AddressInfo, Server as NetServer, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { format } from 'node:util'
 import {
   getRequestListener,
   type Http2Bindings,
@@ -51,6 +52,11 @@ const settings = loadSettings()
  */
 const logOutput = pino.destination({ dest: process.stdout.fd, sync: false })
 const log = createLog(settings.logLevel, logOutput)
+// Libraries speak on the console, the driver of a message that it does not know, for one.
+for (const method of ['log', 'info', 'warn', 'error'])
+  Object.assign(console, {
+    [method]: (...said: unknown[]) => log.warn({ said: format(...said) }, 'a library speaks'),
+  })
 const pool = connect(settings)
 const { quota, trustedProxies } = settings.http
 const limiter = quota && createMemoryLimiter(quota)

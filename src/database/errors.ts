@@ -79,13 +79,13 @@ export function toDatabaseError(error: unknown): DatabaseError {
       ...(column ? { column } : {}),
     })
   }
-  const { name, code = '' } = error as { name?: string; code?: string }
+  const { name, code = '', syscall } = error as { name?: string; code?: string; syscall?: string }
   if (ofStatement.has(code) || (code === '' && name !== 'Error')) {
     return new DatabaseError('internal', 'a statement could not be sent', { cause: error, code })
   }
   // What is left comes from the socket, from TLS or from the driver's handling of them; workerd's
   // sockets raise plain errors without a code.
-  if (beforeSending.has(code)) {
+  if (beforeSending.has(code) || (syscall !== undefined && opening.has(syscall))) {
     return new DatabaseError('unavailable', `no connection (${code})`, { cause: error, code })
   }
   const message = `the connection was lost${code && ` (${code})`}`
@@ -104,6 +104,9 @@ const beforeSending = new Set([
   'EAI_AGAIN',
   'CONNECT_TIMEOUT',
 ])
+
+/** What Node was doing when it failed before a statement could be sent, with EMFILE for one. */
+const opening = new Set(['connect', 'getaddrinfo'])
 
 /** Whether waiting cannot help: wrong credentials, no such database, TLS refused or not trusted. */
 export function isHopeless(error: DatabaseError): boolean {

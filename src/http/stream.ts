@@ -47,7 +47,7 @@ export function streamText(
         const { requestId } = c.var
         c.env.log.error({ request_id: requestId, error }, 'answer broken off')
       }
-      // Without the reason: it ends up in front of whoever runs the server, outside the log.
+      // Without the reason, which is in the log by now: the adapter says it once more on the console.
       await writer.write(new Error('The answer was broken off.')).catch(() => {})
     }
     const end = async () => {
