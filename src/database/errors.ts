@@ -85,7 +85,7 @@ export function toDatabaseError(error: unknown): DatabaseError {
   }
   // What is left comes from the socket, from TLS or from the driver's handling of them; workerd's
   // sockets raise plain errors without a code.
-  if (beforeSending.has(code)) {
+  if (beforeSending.has(code) || notTrusted.test(code)) {
     return new DatabaseError('unavailable', `no connection (${code})`, { cause: error, code })
   }
   const message = `the connection was lost${code && ` (${code})`}`
@@ -104,6 +104,9 @@ const beforeSending = new Set([
   'EAI_AGAIN',
   'CONNECT_TIMEOUT',
 ])
+
+/** A certificate is checked before anything is sent to whoever shows it. */
+const notTrusted = /^UNABLE_TO_|CERT/
 
 /** Whether waiting cannot help: wrong credentials, no such database, TLS refused or not trusted. */
 export function isHopeless(error: DatabaseError): boolean {
