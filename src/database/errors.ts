@@ -85,7 +85,11 @@ export function toDatabaseError(error: unknown): DatabaseError {
   }
   // What is left comes from the socket, from TLS or from the driver's handling of them; workerd's
   // sockets raise plain errors without a code.
-  if (beforeSending.has(code) || (syscall !== undefined && opening.has(syscall))) {
+  const isUnsent =
+    beforeSending.has(code) ||
+    notTrusted.test(code) ||
+    (syscall !== undefined && opening.has(syscall))
+  if (isUnsent) {
     return new DatabaseError('unavailable', `no connection (${code})`, { cause: error, code })
   }
   const message = `the connection was lost${code && ` (${code})`}`
@@ -107,6 +111,9 @@ const beforeSending = new Set([
 
 /** What Node was doing when it failed before a statement could be sent, with EMFILE for one. */
 const opening = new Set(['connect', 'getaddrinfo'])
+
+/** A certificate is checked before anything is sent to whoever shows it. */
+const notTrusted = /^UNABLE_TO_|CERT/
 
 /** Whether waiting cannot help: wrong credentials, no such database, TLS refused or not trusted. */
 export function isHopeless(error: DatabaseError): boolean {

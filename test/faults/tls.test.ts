@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { beforeAll, expect, test } from 'vitest'
 import { databaseUrl } from '../../src/config.ts'
 import type { SslMode } from '../../src/database/connection.ts'
-import { createApi, expectProblem } from '../support/api.ts'
+import { createApi, expectProblem, product } from '../support/api.ts'
 import { atTheEnd } from '../support/clean-up.ts'
 import { connect } from '../support/database.ts'
 import { migrate, SERVICE_ROLE } from '../support/migrate.ts'
@@ -177,6 +177,9 @@ test('a certificate that expires under a running service shows when a new connec
   await sql`select pg_terminate_backend(pid, 5000) from pg_stat_activity where application_name = 'larder'`
   const { detail } = expectProblem(await api.get('/products'), 503, 'unavailable')
   expect(detail).not.toMatch(/certificate|TLS/)
+  // Nothing was sent, so nobody is told that it may have taken effect.
+  const write = expectProblem(await api.post('/products', product()), 503, 'unavailable')
+  expect(write.detail).toBe(detail)
   expectProblem(await api.get('/ready'), 503, 'unavailable')
   expect((await api.get('/health')).status).toBe(200)
   expect(service.output()).toContain('certificate has expired')
