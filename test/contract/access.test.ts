@@ -139,6 +139,16 @@ test('a key that is not enough is told what would be', async () => {
   expect(expectProblem(metrics, 403, 'forbidden').detail).toContain('the scope admin')
 })
 
+test('a path that is spelled in another way is no way round', async () => {
+  for (const path of ['/%6detrics', '/metric%73', '/metrics?x=/health', '/metrics#/health']) {
+    expectProblem(await publicReads.api.get(path), 401, 'unauthorized')
+    expectProblem(await publicReads.api.get(path, writer.headers), 403, 'forbidden')
+  }
+  for (const path of ['/db%2dtest', '/db-test?x=/health', '/health/../db-test']) {
+    expectProblem(await locked.api.get(path), 401, 'unauthorized')
+  }
+})
+
 test('what is refused is not done', async () => {
   const { api, database } = locked
   await database.sql`insert into products (name, price) values ('Kept', 1)`
