@@ -47,6 +47,8 @@ try {
   await writeFile(join(values.to, 'soak.svg'), draw(report))
   await writeFile(join(values.to, 'soak.md'), toMarkdown(summary))
   await writeFile(join(values.to, 'soak.json'), `${JSON.stringify(summary, undefined, 2)}\n`)
+  if (process.env['SOAK_REPORT'])
+    await writeFile(process.env['SOAK_REPORT'], JSON.stringify(report))
   say(toMarkdown(summary))
   for (const text of [...report.verdict.texts, ...report.bad, ...report.crashes]) say(text)
   for (const text of report.health.failed) say(`/health: ${text}`)
