@@ -381,7 +381,7 @@ export function openBook() {
     complain,
 
     /** What is stored, and what the feed says of it. */
-    compare(stored: Product, replayed: Product) {
+    compare(stored: Product | undefined, replayed: Product) {
       if (!isDeepStrictEqual(stored, replayed)) complain('table', 'has', stored, 'not', replayed)
     },
 

@@ -43,14 +43,14 @@ const LAST_ANSWERS_MS = 60_000
 
 /** How many of a hundred requests. */
 const mix = {
-  readOne: 20,
+  readOne: 18,
   readPage: 10,
   readShelf: 1,
   create: 13,
   replace: 8,
   merge: 14,
   changeStock: 16,
-  remove: 8,
+  remove: 10,
   bulk: 3,
   bulkReplace: 3,
   importFew: 1,
@@ -294,10 +294,10 @@ export function createCrowd({ seed, book, clients, mischief, onStart, onEnd }: O
       await write(dice, book.nextNumber(), deed, request, false)
     },
 
-    bulk: (dice) => bulk(dice, freshRows(dice, 1, 8), false),
+    bulk: (dice) => bulk(dice, freshRows(dice, 1, 5), false),
     bulkReplace: (dice) => bulk(dice, shelfRows(dice, 2, 15), true),
-    importFew: (dice) => importRows(dice, freshRows(dice, 5, 30), false),
-    importReplace: (dice) => importRows(dice, shelfRows(dice, 20, 120), true),
+    importFew: (dice) => importRows(dice, freshRows(dice, 5, 15), false),
+    importReplace: (dice) => importRows(dice, shelfRows(dice, 10, 60), true),
 
     async invalid(dice) {
       const number = book.nextNumber()

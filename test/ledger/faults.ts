@@ -1,32 +1,21 @@
 // Everything that breaks around the service, and the service itself: each fault for real, and then its end.
 import { setTimeout as sleep } from 'node:timers/promises'
 import type postgres from 'postgres'
-import type { DatabaseAddress } from '../../src/database/connection.ts'
 import { connect } from '../support/database.ts'
-import type { Proxy } from '../support/proxy.ts'
 import type { Crowd } from './crowd.ts'
 import type { Dice } from './dice.ts'
+import type { Stage } from './stage.ts'
 
-export interface World {
-  /** The superuser's way in, past the network that can be broken. */
-  address: DatabaseAddress
-  /** The network between the service and PostgreSQL. */
-  proxy: Proxy
+export interface World extends Stage {
   crowd: Crowd
-  /** Stops PostgreSQL by the signal, and starts it again; returns when it takes connections. */
-  restartPostgres(signal: 'SIGINT' | 'SIGQUIT', pauseMs: number): Promise<void>
-  /** Ends one of the two instances by the signal, and starts it again on its port; likewise. */
-  restartService(signal: 'SIGTERM' | 'SIGKILL', pauseMs: number): Promise<void>
-  /** One of the instances stands still, as on a machine that is being moved. */
-  freezeService(ms: number): Promise<void>
 }
 
 /** Returns when the fault is over. */
-type Fault = (world: World, dice: Dice) => Promise<void>
+export type Fault = (world: World, dice: Dice) => Promise<void>
 
 /** Waits for its turn where another fault has stopped the server, or has taken all connections. */
 async function asAdministrator<T>(
-  { address }: World,
+  { address }: Stage,
   work: (sql: postgres.Sql) => Promise<T>,
 ): Promise<T> {
   for (;;) {

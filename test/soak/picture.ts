@@ -2,12 +2,16 @@
 import type { FaultRecord, Report, Second } from '../ledger/engine.ts'
 
 const WIDTH = 1200
-const LEFT = 64
-const RIGHT = 20
+/** On the left the names of the faults, on the right what became of each kind. */
+const LEFT = 176
+const RIGHT = 150
 const TOP = 92
 const PANEL = 120
 const GAP = 44
 const INNER = WIDTH - LEFT - RIGHT
+const ROW = 20
+/** More points than this are too many to be seen: seconds are taken together. */
+const MOST_POINTS = 450
 
 /** Colours that can be told apart, also without red or green, on white and on black. */
 const STYLE = `
@@ -23,7 +27,7 @@ const STYLE = `
   .ground { fill: var(--ground) }
   .rule { stroke: var(--rule) }
   .fault { fill: var(--mark); opacity: .13 }
-  .edge { stroke: var(--mark); opacity: .55 }
+  .mark { fill: var(--mark) }
   .one { stroke: var(--one) } .two { stroke: var(--two) } .three { stroke: var(--three) }
   .line { fill: none; stroke-width: 1.5; stroke-linejoin: round }
   .key { stroke-width: 3 }
@@ -46,7 +50,7 @@ const panels: Panel[] = [
     title: 'requests a second',
     lines: [
       { name: 'answered', colour: 'one', value: ({ fine }) => fine },
-      { name: '429, 5xx, broken off', colour: 'two', value: ({ failed }) => failed },
+      { name: 'failed', colour: 'two', value: ({ failed }) => failed },
     ],
   },
   {
@@ -65,7 +69,7 @@ const panels: Panel[] = [
     ],
   },
   {
-    title: 'memory of the instance that lives all the while, MB, and its open files',
+    title: 'memory and open files of the instance that lives all the while',
     lines: [
       { name: 'MB', colour: 'one', value: ({ memoryMb }) => memoryMb },
       { name: 'files', colour: 'three', value: ({ files }) => files },
@@ -73,30 +77,26 @@ const panels: Panel[] = [
   },
 ]
 
-/** The names of the faults have a row each, below the panels, with a mark for each time. */
-export function draw({ plan, seconds, faults }: Report): string {
+/** Each kind of fault has a row below the panels, with a mark for each time. */
+export function draw(report: Report): string {
+  const { plan, faults } = report
+  const together = Math.ceil(report.seconds.length / MOST_POINTS)
+  const seconds = takeTogether(report.seconds, together)
   const end = Math.max(plan.seconds, seconds.at(-1)?.at ?? 0)
   const x = (at: number) => LEFT + (Math.min(at, end) / end) * INNER
   const names = [...new Set(faults.map(({ name }) => name))].toSorted()
   const rowsTop = TOP + panels.length * (PANEL + GAP)
-  const height = rowsTop + names.length * 20 + 44
+  const height = rowsTop + names.length * ROW + 48
   const parts = [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" role="img">`,
     `<title>Larder under fire: ${faults.length} faults in ${clock(plan.seconds)}</title>`,
     `<style>${STYLE}</style>`,
     `<rect class="ground" width="${WIDTH}" height="${height}"/>`,
     text(LEFT, 34, 'Larder under fire', 'title'),
-    text(
-      LEFT,
-      56,
-      `${faults.length} faults in ${clock(plan.seconds)}, ${plan.rate} requests a second, seed ${plan.seed}. Shaded: a fault, from its beginning to its end.`,
-      'soft',
-    ),
+    text(LEFT, 56, captionOf(report, together), 'soft'),
     ...panels.flatMap((panel, n) => drawPanel(panel, TOP + n * (PANEL + GAP), seconds, faults, x)),
-    ...names.flatMap((name, n) => drawRow(name, rowsTop + n * 20, faults, x)),
-    ...marksOf(end).map((at) =>
-      text(x(at), height - 16, clock(at), 'soft', at === 0 ? 'start' : 'middle'),
-    ),
+    ...names.flatMap((name, n) => drawRow(name, rowsTop + n * ROW, faults, x)),
+    ...marksOf(end).map((at) => text(x(at), height - 20, clock(at), 'soft', 'middle')),
     '</svg>',
   ]
   return `${parts.join('\n')}\n`
@@ -132,11 +132,11 @@ function drawPanel(
       const points = seconds.map((second) => [second.at, value(second)] as const)
       return `<path class="line ${colour}" d="${pathOf(points, x, y)}"/>`
     }),
-    ...lines.toReversed().flatMap(({ name, colour }, n) => {
-      const end = WIDTH - RIGHT - n * 170
+    ...lines.flatMap(({ name, colour }, n) => {
+      const at = WIDTH - RIGHT + 16
       return [
-        text(end, top - 10, name, 'soft', 'end'),
-        `<path class="key ${colour}" d="M${end - name.length * 6.4 - 24} ${top - 14}h16"/>`,
+        `<path class="key ${colour}" d="M${at} ${top + 10 + n * ROW}h16"/>`,
+        text(at + 22, top + 14 + n * ROW, name, 'soft'),
       ]
     }),
   ]
@@ -144,14 +144,52 @@ function drawPanel(
 
 function drawRow(name: string, top: number, faults: FaultRecord[], x: (at: number) => number) {
   const mine = faults.filter((fault) => fault.name === name)
+  const worst = Math.max(...mine.map(({ normalAfterMs = Infinity }) => normalAfterMs))
+  const felt = Number.isFinite(worst) ? `${(worst / 1000).toFixed(1)} s` : 'never'
   return [
-    `<path class="rule" d="M${LEFT} ${top + 10}H${WIDTH - RIGHT}"/>`,
+    `<path class="rule" d="M${LEFT} ${top + ROW / 2}H${WIDTH - RIGHT}"/>`,
     ...mine.map(({ from, to }) => {
       const width = Math.max(2, x(to) - x(from))
-      return `<rect x="${px(x(from))}" y="${top + 3}" width="${px(width)}" height="14" fill="var(--mark)"/>`
+      return `<rect class="mark" x="${px(x(from))}" y="${top + 3}" width="${px(width)}" height="${ROW - 6}"/>`
     }),
-    text(LEFT + 4, top + 14, name, 'soft'),
+    text(LEFT - 8, top + 14, name, 'soft', 'end'),
+    text(WIDTH - RIGHT + 16, top + 14, `${mine.length} ×, worst ${felt}`, 'soft'),
   ]
+}
+
+function captionOf({ plan, faults }: Report, together: number): string {
+  const parts = [
+    `${faults.length} faults in ${clock(plan.seconds)}, ${plan.rate} requests a second, seed ${plan.seed}.`,
+    'Shaded: a fault. Worst: from its end to normal service.',
+  ]
+  if (together > 1) parts.push(`A point is ${together} s, of p99 the worst of them.`)
+  return parts.join(' ')
+}
+
+/** The mean of so many seconds, and the worst for what is about the worst. */
+function takeTogether(seconds: Second[], count: number): Second[] {
+  const groups: Second[][] = []
+  for (let n = 0; n < seconds.length; n += count) groups.push(seconds.slice(n, n + count))
+  return groups.map((group) => {
+    const known = (value: (second: Second) => number | undefined) =>
+      group.map(value).filter((one) => one !== undefined)
+    const mean = (value: (second: Second) => number | undefined) => {
+      const all = known(value)
+      return all.length === 0 ? undefined : all.reduce((sum, one) => sum + one, 0) / all.length
+    }
+    const worst = known(({ p99 }) => p99)
+    return {
+      at: group[0]!.at,
+      fine: mean(({ fine }) => fine)!,
+      failed: mean(({ failed }) => failed)!,
+      p50: mean(({ p50 }) => p50),
+      p99: worst.length === 0 ? undefined : Math.max(...worst),
+      underWay: mean(({ underWay }) => underWay)!,
+      connections: mean(({ connections }) => connections)!,
+      memoryMb: mean(({ memoryMb }) => memoryMb),
+      files: mean(({ files }) => files),
+    }
+  })
 }
 
 /** A gap stays a gap. */
@@ -184,7 +222,7 @@ function marksOf(end: number): number[] {
 const px = (value: number) => Math.round(value * 10) / 10
 
 const clock = (seconds: number) =>
-  seconds % 60 === 0 ? `${seconds / 60} min` : `${Math.round(seconds)} s`
+  seconds > 0 && seconds % 60 === 0 ? `${seconds / 60} min` : `${Math.round(seconds)} s`
 
 function text(x: number, y: number, words: string, kind = '', anchor = 'start'): string {
   const safe = words.replaceAll('&', '&amp;').replaceAll('<', '&lt;')

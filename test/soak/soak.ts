@@ -41,7 +41,7 @@ function tell({ at, fine, failed, p99, underWay, connections, memoryMb }: Second
 process.on('SIGINT', () => void cleanUp().finally(() => process.exit(130)))
 say(`npm run soak -- --minutes ${values.minutes} --seed ${plan.seed} --rate ${plan.rate}`)
 try {
-  const report = await run({ ...plan, onSecond: tell })
+  const report = await run(plan, tell)
   const summary = summarise(report)
   await mkdir(values.to, { recursive: true })
   await writeFile(join(values.to, 'soak.svg'), draw(report))
