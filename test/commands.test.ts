@@ -12,6 +12,7 @@ import { createApi, product } from './support/api.ts'
 import { atTheEnd } from './support/clean-up.ts'
 import { createDatabase } from './support/database.ts'
 import { makeKey } from './support/keys.ts'
+import { bare } from './support/environment.ts'
 import { run } from './support/process.ts'
 import { startService } from './support/service.ts'
 
@@ -32,10 +33,9 @@ async function checkout(): Promise<string> {
 
 /** Runs npm in a process group of its own, as a terminal does. */
 function npm(cwd: string, parameters: string[], settings: Record<string, string> = {}) {
-  const { PATH = '', HOME = '' } = process.env
   const child = spawn('npm', parameters, {
     cwd,
-    env: { PATH, HOME, ...settings },
+    env: { ...bare, ...settings },
     stdio: ['ignore', 'pipe', 'pipe'],
     detached: true,
   })
