@@ -11,7 +11,7 @@ export const bare: Settings = pick(
   '__STRYKER_ACTIVE_MUTANT__',
 )
 /** How a process is killed that has done its work: in a coverage run it first says what it has run. */
-export const killing = process.env['COVERAGE_FOLDER'] ? 'SIGUSR2' : 'SIGKILL'
+export const killing = process.env['COVERAGE_FOLDER'] ? 'SIGALRM' : 'SIGKILL'
 
 /** The folder is one without an `.env`, which the service would read. */
 export function environment(settings: Settings): { env: Settings; cwd: string } {
