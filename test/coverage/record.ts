@@ -27,6 +27,13 @@ process.exit = (code) => {
   write()
   return exit(code)
 }
+// How Vitest ends the processes of its own.
+process.on('SIGTERM', () => {
+  write()
+  if (process.listenerCount('SIGTERM') > 1) return
+  process.removeAllListeners('SIGTERM')
+  process.kill(process.pid, 'SIGTERM')
+})
 // How the tests end a process in such a run.
 process.on('SIGALRM', () => {
   write()
