@@ -22,7 +22,7 @@ session.post('Profiler.startPreciseCoverage', { callCount: true, detailed: true 
 setInterval(write, EVERY_MS).unref()
 process.on('exit', write)
 // The service takes its listeners away before it exits.
-const { exit } = process
+const exit = process.exit.bind(process)
 process.exit = (code) => {
   write()
   return exit(code)

@@ -19,6 +19,7 @@ const settings = {
   mutator: { excludedMutations: ['StringLiteral'] },
   plugins: [join(import.meta.dirname, 'runner.ts')],
   testRunner: 'larder',
+  ignorers: ['documentation'],
   coverageAnalysis: 'off',
   concurrency: 2,
   timeoutMS: 60_000,

@@ -4,8 +4,8 @@
 // their environment, as Stryker's command runner tells its command; but that one would start Vitest
 // and PostgreSQL anew for each.
 import { join } from 'node:path'
+import { createVitest, type TestCase, type Vitest } from 'vitest/node'
 import { targets } from './targets.ts'
-import { createVitest, type TestModule, type Vitest } from 'vitest/node'
 
 /** What of a run Stryker asks for. */
 interface MutantRun {
@@ -17,16 +17,14 @@ const TEST_TIMEOUT_MS = 20_000
 
 function createRunner({ mutate }: { mutate: string[] }) {
   let vitest: Vitest | undefined
+  /** The tests that pass while no mutant is on. */
+  let sound: TestCase[] = []
 
   async function run(files: string[]) {
-    const testFiles = [...new Set(files.flatMap((file) => targets[file]!))]
-    const specifications = await vitest!.globTestSpecifications(testFiles)
-    const { testModules, unhandledErrors } = await vitest!.runTestSpecifications(specifications)
-    const tests = testModules.flatMap((module) => [...module.children.allTests()])
-    const failed = tests.find((test) => test.result().state === 'failed')
-    const failure =
-      failed?.fullName ?? testModules.find(isBroken)?.moduleId ?? unhandledErrors[0]?.toString()
-    return { tests, failed, failure }
+    const specifications = await vitest!.globTestSpecifications(files)
+    const { testModules } = await vitest!.runTestSpecifications(specifications)
+    const tests = testModules.flatMap((module) => [...module.children.allTests('passed')])
+    return { tests, ok: testModules.every((module) => module.ok()) }
   }
 
   return {
@@ -45,34 +43,50 @@ function createRunner({ mutate }: { mutate: string[] }) {
     },
 
     async dryRun() {
-      const { tests, failure } = await run(mutate)
-      if (failure !== undefined) return { status: 'error', errorMessage: failure }
-      const results = tests.map((test) => ({
+      const { tests: all, ok } = await run(testsOf(mutate))
+      if (!ok) return { status: 'error', errorMessage: 'a test fails without any mutant' }
+      sound = all
+      const tests = all.map((test) => ({
         id: test.id,
         name: test.fullName,
         timeSpentMs: test.diagnostic()?.duration ?? 0,
         status: 0, // passed
       }))
-      return { status: 'complete', tests: results }
+      return { status: 'complete', tests }
     },
 
     async mutantRun({ activeMutant: { id, fileName } }: MutantRun) {
       process.env['__STRYKER_ACTIVE_MUTANT__'] = id
-      const file = fileName.slice(fileName.lastIndexOf('/src/') + 1)
-      const { tests, failed, failure } = await run([file])
-      const nrOfTests = tests.length
-      if (failure === undefined) return { status: 'survived', nrOfTests }
-      const killedBy = failed ? [failed.id] : []
-      return { status: 'killed', killedBy, failureMessage: failure, nrOfTests }
+      const files = testsOf([fileName.slice(fileName.lastIndexOf('/src/') + 1)])
+      const nrOfTests = sound.length
+      const { tests } = await run(files)
+      const still = new Set(tests.map((test) => test.id))
+      // Whether it failed or was not run any more: at the first failure the others are broken off.
+      const lost = sound.filter(
+        (test) => files.some((file) => test.module.moduleId.endsWith(file)) && !still.has(test.id),
+      )
+      if (lost.length === 0) return { status: 'survived', nrOfTests }
+      const [{ id: killer, fullName }] = lost as [TestCase]
+      return { status: 'killed', killedBy: [killer], failureMessage: fullName, nrOfTests }
     },
 
     dispose: () => vitest?.close(),
   }
 }
 
-/** A file that could not be loaded, or whose `beforeAll` failed. */
-const isBroken = (module: TestModule) => module.state() === 'failed'
+const testsOf = (files: string[]) => [...new Set(files.flatMap((file) => targets[file]!))]
 
 createRunner.inject = ['options']
 
-export const strykerPlugins = [{ kind: 'TestRunner', name: 'larder', factory: createRunner }]
+/** What a schema says of itself is in the OpenAPI document, which a test compares as a whole. */
+const documentation = {
+  shouldIgnore({ node }: { node: { type: string; callee?: { property?: { name?: string } } } }) {
+    const isMeta = node.type === 'CallExpression' && node.callee?.property?.name === 'meta'
+    return isMeta ? 'documentation' : undefined
+  },
+}
+
+export const strykerPlugins = [
+  { kind: 'TestRunner', name: 'larder', factory: createRunner },
+  { kind: 'Ignore', name: 'documentation', value: documentation },
+]
