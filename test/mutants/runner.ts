@@ -80,10 +80,16 @@ createRunner.inject = ['options']
 
 /** What a schema says of itself is in the OpenAPI document, which a test compares as a whole. */
 const documentation = {
-  shouldIgnore({ node }: { node: { type: string; callee?: { property?: { name?: string } } } }) {
-    const isMeta = node.type === 'CallExpression' && node.callee?.property?.name === 'meta'
+  shouldIgnore({ node, parent }: { node: Node; parent?: Node }) {
+    const isMeta = node.type === 'ObjectExpression' && parent?.callee?.property?.name === 'meta'
     return isMeta ? 'documentation' : undefined
   },
+}
+
+/** Of the syntax tree. */
+interface Node {
+  type: string
+  callee?: { property?: { name?: string } }
 }
 
 export const strykerPlugins = [

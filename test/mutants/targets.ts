@@ -8,6 +8,7 @@ export const targets: Record<string, string[]> = {
   'src/database/filters.ts': ['test/contract/lists.test.ts'],
   'src/database/errors.ts': [
     'test/contract/drift.test.ts',
+    'test/database/errors.test.ts',
     'test/database/pool.test.ts',
     'test/faults/start-up.test.ts',
   ],
