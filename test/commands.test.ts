@@ -1,7 +1,7 @@
 // The commands of a developer, run as they are typed: `npm run dev`, `dev:worker`, `deploy -- --dry-run`.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { appendFile, cp, mkdir, mkdtemp, rm, symlink } from 'node:fs/promises'
+import { appendFile, cp, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { existsSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -12,6 +12,7 @@ import { createApi, product } from './support/api.ts'
 import { atTheEnd } from './support/clean-up.ts'
 import { createDatabase } from './support/database.ts'
 import { makeKey } from './support/keys.ts'
+import { bare } from './support/environment.ts'
 import { run } from './support/process.ts'
 import { startService } from './support/service.ts'
 
@@ -32,10 +33,9 @@ async function checkout(): Promise<string> {
 
 /** Runs npm in a process group of its own, as a terminal does. */
 function npm(cwd: string, parameters: string[], settings: Record<string, string> = {}) {
-  const { PATH = '', HOME = '' } = process.env
   const child = spawn('npm', parameters, {
     cwd,
-    env: { PATH, HOME, ...settings },
+    env: { ...bare, ...settings },
     stdio: ['ignore', 'pipe', 'pipe'],
     detached: true,
   })
@@ -98,6 +98,48 @@ test('npm run dev serves samples, restarts on changes, takes a seed, ends on Ctr
   second.signal('SIGINT')
   expect(await second.closed).toBe(0)
 }, 90_000)
+
+test('npm run dev says what is in its way: a port, a migration, the service itself', async () => {
+  const folder = await checkout()
+  const dev = async (port: number) => {
+    const { output, closed } = npm(folder, ['run', 'dev'], { PORT: String(port) })
+    expect(await closed, output()).toBe(1)
+    // Nothing is left running in its folder.
+    expect(existsSync(join(folder, '.data/postgres-16/postmaster.pid'))).toBe(false)
+    return output()
+  }
+  const { url } = await startService({ DATABASE_URL: (await createDatabase()).url })
+  const { port } = new URL(url)
+  expect(await dev(Number(port))).toMatch(
+    new RegExp(`npm run dev: port ${port} cannot be used .*EADDRINUSE.*: end what listens there`),
+  )
+
+  const free = await freePort()
+  const door = join(folder, 'src/node.ts')
+  const code = await readFile(door, 'utf8')
+  await writeFile(door, `throw new Error('broken on purpose')\n${code}`)
+  const output = await dev(free)
+  expect(output).toContain('broken on purpose')
+  expect(output).toContain('npm run dev: the service did not start, for the reason above')
+
+  const broken = '99999999999999999_break-on-purpose.sql'
+  await writeFile(join(folder, 'migrations', broken), '-- Up Migration\nselect on purpose;\n')
+  expect(await dev(free)).toContain('npm run dev: the migrations failed, for the reason above')
+}, 120_000)
+
+test('npm run dev:worker names the settings that it lacks', async () => {
+  const { output, closed } = npm(await checkout(), ['run', 'dev:worker'])
+  expect(await closed).toBe(1)
+  expect(output()).toContain('POSTGRES_USER')
+})
+
+test('npm run openapi writes the document that is in the repository', async () => {
+  const folder = await checkout()
+  const file = 'src/documentation/page/openapi.json'
+  await rm(join(folder, file))
+  expect(await npm(folder, ['run', 'openapi']).closed).toBe(0)
+  expect(await readFile(join(folder, file), 'utf8')).toBe(await readFile(join(root, file), 'utf8'))
+})
 
 test('npm run dev:worker serves in workerd, with the settings that a deployed Worker would have', async () => {
   const { entry, headers } = makeKey('ci', 'read')

@@ -33,7 +33,7 @@ export const Preconditions = z.object({
   'if-match': z
     .string()
     .transform((text, context) =>
-      text.trim() === '*'
+      text === '*'
         ? undefined
         : parseTags(text, context).flatMap(({ version, weak }) => (weak ? [] : version || [])),
     )
@@ -46,7 +46,7 @@ export const Preconditions = z.object({
   'if-none-match': z
     .string()
     .transform((text, context) =>
-      text.trim() === '*' ? '*' : parseTags(text, context).flatMap(({ version }) => version || []),
+      text === '*' ? '*' : parseTags(text, context).flatMap(({ version }) => version || []),
     )
     .optional()
     .meta({

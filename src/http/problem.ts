@@ -124,8 +124,8 @@ export function renderProblems(constraints: ConstraintFaults = {}) {
 export const onlyErrors: MiddlewareHandler = async function onlyErrors(_, next) {
   try {
     await next()
-  } catch (thrown) {
-    throw thrown instanceof Error ? thrown : new Error('not an Error was thrown', { cause: thrown })
+  } catch (cause) {
+    throw new Error('not an Error was thrown', { cause })
   }
 }
 

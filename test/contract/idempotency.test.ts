@@ -333,6 +333,28 @@ test('a twin of a request that fails without an answer does the work itself', as
   expect(await count('products')).toBe(1)
 })
 
+test('a twin whose connection is lost while it waits is told so, and that is no answer that is kept', async () => {
+  const body = product()
+  const key = newKey()
+  const lock = await lockTable(database)
+  const first = post(body, key)
+  await expect.poll(() => blocked(database)).toBe(1)
+  const [holder] = await database.sql<{ pid: number }[]>`
+    select pid from pg_stat_activity
+    where datname = current_database() and application_name = 'larder' and wait_event_type = 'Lock'`
+  const twin = post(body, key)
+  await expect.poll(() => blocked(database)).toBe(2)
+  await database.sql`
+    select pg_terminate_backend(pid) from pg_stat_activity
+    where datname = current_database() and application_name = 'larder'
+      and wait_event_type = 'Lock' and pid <> ${holder!.pid}`
+  expectProblem(await twin, 503, 'unavailable')
+  await lock.release()
+  expectFirst(await first, 201)
+  expectReplay(await post(body, key), await first)
+  expect(await count('products')).toBe(1)
+})
+
 describe('a change of stock', () => {
   test('is made once, and its failure kept', async () => {
     const { body } = await api.post('/products', product({ stock: 5 }))

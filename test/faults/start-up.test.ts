@@ -9,6 +9,7 @@ import { expect, test } from 'vitest'
 import { createApi, expectProblem } from '../support/api.ts'
 import { atTheEnd } from '../support/clean-up.ts'
 import { createDatabase } from '../support/database.ts'
+import { bare } from '../support/environment.ts'
 import { makeKey } from '../support/keys.ts'
 import { run } from '../support/process.ts'
 import { startProxy } from '../support/proxy.ts'
@@ -245,7 +246,7 @@ test('a file .env fills in what the environment leaves out', async () => {
   await writeFile(join(folder, '.env'), `DATABASE_URL="${database.url}"\nPORT=1\nHOST=127.0.0.1\n`)
   const child = spawn(process.execPath, [join(import.meta.dirname, '../../src/node.ts')], {
     cwd: folder,
-    env: { PATH: process.env['PATH'], PORT: '0' },
+    env: { ...bare, PORT: '0' },
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   atTheEnd(async () => child.kill('SIGKILL'))

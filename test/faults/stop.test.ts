@@ -9,7 +9,7 @@ import { databaseUrl } from '../../src/config.ts'
 import { createApi, product } from '../support/api.ts'
 import { atTheEnd } from '../support/clean-up.ts'
 import { backends, blocked, createDatabase, lockTable } from '../support/database.ts'
-import { environment } from '../support/environment.ts'
+import { bare, environment } from '../support/environment.ts'
 import type { LogLine } from '../support/process.ts'
 import { startProxy } from '../support/proxy.ts'
 import { spawnService, startService } from '../support/service.ts'
@@ -232,7 +232,7 @@ test('a fault that nothing handled is logged, the requests in flight are answere
   const fault = 'process.on("SIGUSR2", () => { throw new Error("out of the blue") })'
   const service = await startService({
     DATABASE_URL: database.url,
-    NODE_OPTIONS: `--import data:text/javascript,${encodeURIComponent(fault)}`,
+    NODE_OPTIONS: `${bare['NODE_OPTIONS'] ?? ''} --import data:text/javascript,${encodeURIComponent(fault)}`,
   })
   const lock = await lockTable(database)
   const write = createApi(service.url).post('/products', product())

@@ -2,8 +2,27 @@
 
 export type Settings = Record<string, string>
 
+/** What it needs at all, and what `npm run coverage` and `npm run mutants` ask of it. */
+export const bare: Settings = pick(
+  'PATH',
+  'HOME',
+  'NODE_OPTIONS',
+  'COVERAGE_FOLDER',
+  '__STRYKER_ACTIVE_MUTANT__',
+)
+/** How a process is killed that has done its work: in a coverage run it first says what it has run. */
+export const killing = process.env['COVERAGE_FOLDER'] ? 'SIGALRM' : 'SIGKILL'
+
 /** The folder is one without an `.env`, which the service would read. */
 export function environment(settings: Settings): { env: Settings; cwd: string } {
-  const { PATH = '', HOME = '' } = process.env
-  return { env: { PATH, HOME, ...settings }, cwd: import.meta.dirname }
+  return { env: { ...bare, ...settings }, cwd: import.meta.dirname }
+}
+
+function pick(...names: string[]): Settings {
+  return Object.fromEntries(
+    names.flatMap((name) => {
+      const value = process.env[name]
+      return value === undefined ? [] : [[name, value]]
+    }),
+  )
 }

@@ -3,7 +3,7 @@ import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import { atTheEnd } from './clean-up.ts'
-import { environment, type Settings } from './environment.ts'
+import { environment, killing, type Settings } from './environment.ts'
 
 /** Longer than a start with all its attempts to connect. */
 const START_TIMEOUT_MS = 25_000
@@ -70,7 +70,7 @@ export function run(
     return (await exited).code
   }
   leash(child, end)
-  atTheEnd(() => stop(end))
+  atTheEnd(() => stop(end === 'SIGKILL' ? killing : end))
   return { process: child, log, output: () => output, logged, exited, stop }
 }
 

@@ -1,0 +1,7 @@
+// The part of @bcoe/v8-coverage that the report uses; the package brings no types.
+declare module '@bcoe/v8-coverage' {
+  import type { Profiler } from 'node:inspector'
+  export function mergeScriptCovs(
+    scripts: Profiler.ScriptCoverage[],
+  ): Profiler.ScriptCoverage | undefined
+}
