@@ -25,7 +25,7 @@ export interface Access {
 
 export const openWarning = 'API_KEYS is not set: whoever reaches the service may read and write'
 
-const openPath = /^\/(health|ready|openapi\.json|docs(\/.*)?)$/
+const openPath = /^\/(health|ready|openapi\.json|docs(\/.*)?)$/s
 
 /** Without rules everybody may do everything. Leaves the name of the key in `c.var.caller`. */
 export function access(rules: Access | undefined): MiddlewareHandler<Environment> {

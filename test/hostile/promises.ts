@@ -14,6 +14,9 @@ const bare = new Map([
 /** How long an answer may take, from the last byte of the request to the last of the answer. */
 export const LONGEST_MS = 1000
 
+/** Of Node's parser: what is longer is answered by Node. */
+const MOST_HEAD_BYTES = 16 * 1024
+
 const FIT_ID = /^[A-Za-z0-9._-]{1,128}$/
 /** What goes with a key that is not known: nobody is to be told of it. */
 export const CANARY = /canary-9f3c/
@@ -34,7 +37,7 @@ export function expectHonest(request: HostileRequest, answer: WireAnswer, secret
   if (answer.status >= 500) throw new Error(`the service failed: ${text}`)
   expectDiscreet(answer, secrets)
   if (isBare(answer)) {
-    if (request.odd) return
+    if (request.odd || (answer.status === 431 && headBytes(request) > MOST_HEAD_BYTES)) return
     throw new Error('refused without a document')
   }
   const { method, target } = request
@@ -77,6 +80,10 @@ function expectDiscreet({ headers, body }: WireAnswer, secrets: string[]) {
   const told = secrets.find((secret) => all.includes(secret))
   if (told) throw new Error(`the answer tells ${told}`)
   if (CANARY.test(all)) throw new Error('the answer repeats a key')
+}
+
+function headBytes(request: HostileRequest): number {
+  return toBytes({ ...request, body: undefined }, '').length
 }
 
 /** As the router sees it. */

@@ -491,15 +491,7 @@ const nowhere = fc.oneof(
       '/%00',
       '/\\products',
     ],
-    ...[
-      '/products/1%20',
-      '/products/%31',
-      '/products/\u00e9',
-      '/*',
-      '/:id',
-      '/{id}',
-      `/${'x'.repeat(7000)}`,
-    ],
+    ...['/products/1%20', '/products/%31', '/*', '/:id', '/{id}', `/${'x'.repeat(7000)}`],
     ...[
       `/${'a/'.repeat(3000)}`,
       `/products/${'9'.repeat(6000)}`,
@@ -521,6 +513,7 @@ const oddTargets = fc.constantFrom(
   ],
   ...[
     '/\0',
+    '/products/\u00e9',
     '/\u0001',
     'ftp://x/',
     '//evil.example:99999/x',
