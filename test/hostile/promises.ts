@@ -37,7 +37,7 @@ export function expectHonest(request: HostileRequest, answer: WireAnswer, secret
   if (answer.status >= 500) throw new Error(`the service failed: ${text}`)
   expectDiscreet(answer, secrets)
   if (isBare(answer)) {
-    if (request.odd || (answer.status === 431 && headBytes(request) > MOST_HEAD_BYTES)) return
+    if (answer.status === 431 && headBytes(request) > MOST_HEAD_BYTES) return
     throw new Error('refused without a document')
   }
   const { method, target } = request

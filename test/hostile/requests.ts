@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { METHODS } from 'node:http'
 import fc from 'fast-check'
-import { anyJson, anyText, productJson, spoilt } from './inputs.ts'
+import { among, anyJson, anyText, productJson, spoilt } from './inputs.ts'
 
 export interface HostileRequest {
   method: string
@@ -90,12 +90,12 @@ function fittingJson(schema: Schema): fc.Arbitrary<string> {
     case 'integer':
       return fc.oneof(
         fc.integer({ min: 0, max: 100 }).map(String),
-        fc.constantFrom(...[minimum - 1, minimum, maximum, maximum + 1].map(String)),
+        among([minimum - 1, minimum, maximum, maximum + 1].map(String)),
       )
     case 'number':
       return fc.oneof(
         fc.nat({ max: 9999 }).map((cents) => String(cents / 100)),
-        fc.constantFrom(...[minimum, maximum].map(String)),
+        among([minimum, maximum].map(String)),
       )
     case 'string':
       return (schema.pattern ? fc.stringMatching(new RegExp(schema.pattern)) : anyText).map(
@@ -214,26 +214,16 @@ const version = fc.oneof(
 
 /** Values of headers that mean something to somebody on the way. */
 const known: Record<string, fc.Arbitrary<string>> = {
-  'Content-Type': fc.constantFrom(
-    ...['application/json', 'application/merge-patch+json', 'application/x-ndjson', 'text/csv'],
-    ...['application/json; charset=utf-8', 'APPLICATION/JSON;CHARSET="UTF-8"', 'text/plain', ''],
-    ...['application/json; charset=utf-16', 'application/json;;;', 'multipart/form-data', '*/*'],
-    ...['text/csv; header=absent', 'application/json, text/csv', 'a'.repeat(4000)],
+  'Content-Type': among(
+    ['application/json', 'application/merge-patch+json', 'application/x-ndjson', 'text/csv'],
+    ['application/json; charset=utf-8', 'APPLICATION/JSON;CHARSET="UTF-8"', 'text/plain', ''],
+    ['application/json; charset=utf-16', 'application/json;;;', 'multipart/form-data', '*/*'],
+    ['text/csv; header=absent', 'application/json, text/csv', 'a'.repeat(4000)],
   ),
   'Content-Encoding': fc.constantFrom('identity', 'gzip', 'br', '', 'identity, identity'),
-  Accept: fc.constantFrom(
-    ...[
-      '*/*',
-      'text/csv',
-      'application/x-ndjson',
-      'text/html',
-      'text/csv;q=0',
-      '',
-      ',',
-      ';q=',
-      'x',
-    ],
-    ...['text/csv;q=x, */*;q=-1', 'text/csv;'.repeat(300), '"', 'application/json;q=1e9', '*'],
+  Accept: among(
+    ['*/*', 'text/csv', 'application/x-ndjson', 'text/html', 'text/csv;q=0', '', ',', ';q=', 'x'],
+    ['text/csv;q=x, */*;q=-1', 'text/csv;'.repeat(300), '"', 'application/json;q=1e9', '*'],
   ),
   'If-Match': version,
   'If-None-Match': version,
@@ -447,8 +437,8 @@ const cursorOf = ({ cursors }: World) =>
   )
 
 const nowhere = fc.oneof(
-  fc.constantFrom(
-    ...[
+  among(
+    [
       '/',
       '//',
       '///products',
@@ -458,21 +448,21 @@ const nowhere = fc.oneof(
       '/Products',
       '/products;a=1',
     ],
-    ...[
+    [
       '/./products',
       '/products/../health',
       '/products/%2e%2e/health',
       '/%70roducts',
       '/products%2F1',
     ],
-    ...[
+    [
       '/products/1/stock/',
       '/products/bulk/1',
       '/docs/',
       '/docs/../openapi.json',
       '/docs/%2e%2e%2fnode.ts',
     ],
-    ...[
+    [
       '/docs/..%5c..%5cpackage.json',
       '/favicon.ico',
       '/.env',
@@ -482,7 +472,7 @@ const nowhere = fc.oneof(
       '/%zz',
       '/%ff',
     ],
-    ...[
+    [
       '/products?',
       '/products??',
       '/products?&&&',
@@ -491,17 +481,13 @@ const nowhere = fc.oneof(
       '/%00',
       '/\\products',
     ],
-    ...['/products/1%20', '/products/%31', '/*', '/:id', '/{id}', `/${'x'.repeat(7000)}`],
-    ...[
-      `/${'a/'.repeat(3000)}`,
-      `/products/${'9'.repeat(6000)}`,
-      `/products?q=${'%41'.repeat(2000)}`,
-    ],
+    ['/products/1%20', '/products/%31', '/*', '/:id', '/{id}', `/${'x'.repeat(7000)}`],
+    [`/${'a/'.repeat(3000)}`, `/products/${'9'.repeat(6000)}`, `/products?q=${'%41'.repeat(2000)}`],
   ),
   anyText.map((text) => `/${encodeURIComponent(text.toWellFormed())}`),
 )
-const oddTargets = fc.constantFrom(
-  ...[
+const oddTargets = among(
+  [
     '*',
     'products',
     'http://evil.example/products',
@@ -511,7 +497,7 @@ const oddTargets = fc.constantFrom(
     '',
     '/a b',
   ],
-  ...[
+  [
     '/\0',
     '/products/\u00e9',
     '/\u0001',
