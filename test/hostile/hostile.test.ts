@@ -528,8 +528,8 @@ afterAll(() => {
     .toSorted((a, b) => a.localeCompare(b))
   const ordered = times.toSorted((a, b) => a - b)
   const at = (part: number) => Math.round(ordered[Math.floor(ordered.length * part)] ?? 0)
-  console.warn(
+  process.stderr.write(
     `hostile: HOSTILE_SEED=${SEED}, ${times.length} requests: ${many.join(', ')}; ` +
-      `99 % within ${at(0.99)} ms, the slowest ${Math.round(ordered.at(-1) ?? 0)} ms`,
+      `99 % within ${at(0.99)} ms, the slowest ${Math.round(ordered.at(-1) ?? 0)} ms\n`,
   )
 })
