@@ -172,6 +172,13 @@ function createHttpServer() {
       if (lent.notReady && connection.owed.size === 0) socket.destroySoon()
     })
   })
+  // Node would not wait for the turn of this answer: of two requests sent at once, where the second
+  // is answered first, the interim answer ends up in the body of the second.
+  server.on('checkContinue', (request, response) => {
+    if (response.socket) response.writeContinue()
+    else response.once('socket', () => response.headersSent || response.writeContinue())
+    server.emit('request', request, response)
+  })
   // An expectation that is not known may be ignored (RFC 9110); Node would refuse it without a document.
   server.on('checkExpectation', (request, response) => server.emit('request', request, response))
   return server

@@ -25,7 +25,7 @@ export interface Access {
 
 export const openWarning = 'API_KEYS is not set: whoever reaches the service may read and write'
 
-const openPath = /^\/(health|ready|openapi\.json|docs(\/.*)?)$/
+const openPath = /^\/(health|ready|openapi\.json|docs(\/.*)?)$/s
 
 /** Finds the key of a request and leaves its name and its scope in `c.var`; refuses nobody. */
 export function identify(rules: Access | undefined): MiddlewareHandler<Environment> {

@@ -9,7 +9,8 @@ export const requestLog: MiddlewareHandler<Environment> = async function request
     {
       request_id: c.var.requestId,
       method: c.req.method,
-      path: c.req.path,
+      // As it was sent: decoded, it could hold what some readers take for the end of a line.
+      path: new URL(c.req.url).pathname,
       caller: c.var.caller || undefined,
       status: c.res.status,
       duration_ms: Math.round((performance.now() - start) * 10) / 10,

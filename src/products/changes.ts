@@ -25,7 +25,11 @@ export const ChangesQuery = z.strictObject({
     .meta({ description: 'The most changes of an answer: 1 to 1,000.' }),
 })
 
-const digits = z.string().regex(/^\d{1,19}$/)
+const LARGEST_BIGINT = 9_223_372_036_854_775_807n
+const digits = z
+  .string()
+  .regex(/^\d{1,19}$/)
+  .refine((text) => BigInt(text) <= LARGEST_BIGINT)
 /** What a cursor of the feed holds: a position in parts. */
 const ChangesKey = z.tuple([z.uuid(), digits, digits])
 

@@ -61,9 +61,11 @@ const price = z
     if (typeof value === 'string' && !/^-?(0|[1-9]\d*)(\.\d+)?$/.test(decimal)) {
       return fault('invalid_format', 'must be a decimal number such as 12.50')
     }
-    if (Number(value) < 0) return fault('too_small', 'must be at least 0')
+    if (Number(value) < 0 || decimal.startsWith('-')) {
+      return fault('too_small', 'must be at least 0')
+    }
     if (Number(value) > 9_999_999_999.99) return fault('too_big', 'must be at most 9999999999.99')
-    if (!/^-?\d+(\.\d{1,2})?$/.test(decimal)) {
+    if (!/^\d+(\.\d{1,2})?$/.test(decimal)) {
       return fault('too_precise', 'must have at most two decimals')
     }
     return decimal

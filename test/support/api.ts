@@ -162,7 +162,7 @@ const owed: Record<number, string> = {
 }
 
 /** A stack, SQL, the driver's text, a file, a host: nothing of it is for a client. */
-const inner =
+export const inner =
   /\n\s+at |postgres|select |insert into|sqlstate|econn|node_modules|\.[jt]s:\d|\/src\/|127\.0\.0\.1|localhost/i
 
 /** Holds an answer against what the contract says of every problem; returns the document. */
