@@ -179,7 +179,7 @@ test('a certificate that expires under a running service shows when a new connec
   expect(detail).not.toMatch(/certificate|TLS/)
   // Nothing was sent, so nobody is told that it may have taken effect.
   const write = expectProblem(await api.post('/products', product()), 503, 'unavailable')
-  expect(write.detail).toBe(detail)
+  expect(write.detail).toContain('Nothing was changed')
   expectProblem(await api.get('/ready'), 503, 'unavailable')
   expect((await api.get('/health')).status).toBe(200)
   expect(service.output()).toContain('certificate has expired')
