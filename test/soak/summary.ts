@@ -76,6 +76,7 @@ export function toMarkdown(summary: Summary): string {
       'requests',
       `${number(requests.total)}, of them ${number(requests.refused)} answered 429 or 5xx and ${number(requests.broken)} broken off`,
     ],
+    ['clients not let in, for 600 were under way', number(requests.turnedAway)],
     ['writes intended', number(writes.intended)],
     [
       'acknowledged',
