@@ -28,9 +28,18 @@ export interface Running {
   stop: (signal?: NodeJS.Signals) => Promise<number | null>
 }
 
-/** Starts a process that ends with the test, or with the file, by the signal given. */
-export function run(command: string[], settings: Settings, end: NodeJS.Signals): Running {
-  const child = spawn(process.execPath, command, {
+/**
+ * Starts a process that ends with the test, or with the file, by the signal given.
+ * @param within a command that takes another one and becomes it, such as `nice`
+ */
+export function run(
+  command: string[],
+  settings: Settings,
+  end: NodeJS.Signals,
+  within: string[] = [],
+): Running {
+  const [program, ...parameters] = [...within, process.execPath, ...command]
+  const child = spawn(program!, parameters, {
     ...environment(settings),
     stdio: ['ignore', 'pipe', 'pipe'],
   })

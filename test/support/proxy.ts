@@ -23,6 +23,10 @@ export interface Proxy {
   lose: () => void
   /** Once a client has sent these words, they arrive, but no answer comes back to it any more. */
   loseAnswerTo: (words: string) => void
+  /** The next time a client sends these words, they and what follows do not arrive; resolves then. */
+  holdBack: (words: string) => Promise<void>
+  /** Whoever connects is told these bytes and nothing else, until everything flows again. */
+  babble: (bytes: Uint8Array) => void
   /** Existing connections end with a RST. */
   reset: () => void
   /** Existing connections end with a FIN. */
@@ -43,9 +47,17 @@ export async function startProxy(to: DatabaseAddress): Promise<Proxy> {
   let accepted = 0
   let silent = false
   let fatal: string | undefined
+  let heldBack: { words: string; resolve: () => void } | undefined
+  let nonsense: Uint8Array | undefined
+  const confused = new Set<Socket>()
 
   function accept(client: Socket) {
     accepted += 1
+    if (nonsense) {
+      client.on('error', () => {}).on('close', () => confused.delete(client))
+      confused.add(client.resume())
+      return void client.write(nonsense)
+    }
     const server = connect({ host: to.host, port: to.port, allowHalfOpen: true })
     const pair: Pair = { sockets: [client, server], flowing: false, lost: false }
     pairs.add(pair)
@@ -58,6 +70,12 @@ export async function startProxy(to: DatabaseAddress): Promise<Proxy> {
           if (client.closed && server.closed) pairs.delete(pair)
         })
     }
+    client.prependListener('data', (bytes: Buffer) => {
+      if (!heldBack || !bytes.includes(heldBack.words)) return
+      server.cork() // before the pipe, whose listener comes later, writes to it
+      heldBack.resolve()
+      heldBack = undefined
+    })
     if (!silent) flow(pair)
     if (fatal !== undefined) watch(pair, fatal)
   }
@@ -67,7 +85,7 @@ export async function startProxy(to: DatabaseAddress): Promise<Proxy> {
   const close = async () => {
     const closed = current.listening ? once(current, 'close') : undefined
     current.close()
-    for (const socket of sockets(pairs)) socket.destroy()
+    for (const socket of [...sockets(pairs), ...confused]) socket.destroy()
     await closed
   }
   atTheEnd(close)
@@ -78,6 +96,9 @@ export async function startProxy(to: DatabaseAddress): Promise<Proxy> {
     open: () => pairs.size,
     async pass() {
       silent = false
+      fatal = undefined
+      nonsense = undefined
+      for (const socket of confused) socket.destroy()
       for (const pair of pairs) if (!pair.lost) flow(pair)
       if (!current.listening) current = await listen(port, accept)
     },
@@ -93,6 +114,8 @@ export async function startProxy(to: DatabaseAddress): Promise<Proxy> {
       fatal = words
       for (const pair of pairs) watch(pair, words)
     },
+    holdBack: (words) => new Promise((resolve) => (heldBack = { words, resolve })),
+    babble: (bytes) => (nonsense = bytes),
     reset() {
       for (const socket of sockets(pairs)) socket.resetAndDestroy()
     },

@@ -6,8 +6,8 @@ import { listening, run, type Running, type Service } from './process.ts'
 const door = join(import.meta.dirname, '../../src/node.ts')
 
 /** Starts the service on a free port of 127.0.0.1; it ends with the test, or with the file. */
-export function startService(settings: Settings): Promise<Service> {
-  return listening(spawnService(settings), 'SIGKILL')
+export function startService(settings: Settings, within?: string[]): Promise<Service> {
+  return listening(spawnService(settings, within), 'SIGKILL')
 }
 
 /** Runs the service until it ends by itself: a start that is expected to fail. */
@@ -19,10 +19,11 @@ export async function runService(settings: Settings) {
 }
 
 /** Starts the process and waits for nothing. */
-export function spawnService(settings: Settings): Running {
+export function spawnService(settings: Settings, within?: string[]): Running {
   return run(
     ['--max-semi-space-size=4', door],
     { HOST: '127.0.0.1', PORT: '0', ...settings },
     'SIGKILL',
+    within,
   )
 }
