@@ -95,6 +95,16 @@ test('each file it links or draws exists', () => {
   }
 })
 
+test('each test that docs/faults.md names exists', async () => {
+  const table = await readFile(join(root, 'docs/faults.md'), 'utf8')
+  const named = [...table.matchAll(/\| ([\w-]+): ([^|]+?) +\|$/gm)]
+  expect(named.length).toBeGreaterThan(40)
+  for (const [, file, name] of named) {
+    const tests = await readFile(join(root, `test/faults/${file}.test.ts`), 'utf8')
+    expect(tests, file).toContain(`'${name}'`)
+  }
+})
+
 test('its settings, those of .env.example and those of the service are the same', async () => {
   const names = (text: string) => new Set(text.match(/\b[A-Z]+(_[A-Z]+)+\b|\b(HOST|PORT|DEBUG)\b/g))
   const settings = names(await readFile(join(root, 'src/config.ts'), 'utf8'))

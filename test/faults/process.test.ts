@@ -21,7 +21,7 @@ const withFiles = (count: number) => ['/bin/sh', '-c', `ulimit -n ${count} && ex
 test('no file descriptors left', async () => {
   const database = await createDatabase()
   const settings = { DATABASE_URL: database.url, ...INSPECTABLE }
-  const service = await startService(settings, withFiles(64))
+  const service = await startService(settings, withFiles(96))
   await withstand({ service, database }, { rounds: 5, normalWithinMs: 1000 }, async (api) => {
     await killBackends(database)
     const lines = service.log.length

@@ -21,7 +21,7 @@ export interface Server extends TestDatabase {
   stop: (mode: StopMode) => Promise<void>
   /** Asks it to stop, and does not wait. */
   signal: (mode: StopMode) => void
-  /** Starts it again on the same data and port; returns when it is ready. */
+  /** Starts it again, if it was stopped, on the same data and port; returns when it is ready. */
   start: () => Promise<void>
   /** From the next start on it stays in recovery, and lets nobody in, until it is released. */
   holdRecovery: () => Promise<() => Promise<void>>
@@ -80,6 +80,7 @@ export async function startServer(settings: Record<string, string> = {}): Promis
       await current.stop()
     },
     async start() {
+      if (isThere(current.processId)) return
       current = await startPostgres({ ...kept, port: address.port })
     },
     async holdRecovery() {
