@@ -56,6 +56,8 @@ function createRunner({ mutate }: { mutate: string[] }) {
     },
 
     async mutantRun({ activeMutant: { id, fileName } }: MutantRun) {
+      // Stryker has one of its runners do a dry run, and not the others.
+      if (sound.length === 0) sound = (await run(testsOf(mutate))).tests
       process.env['__STRYKER_ACTIVE_MUTANT__'] = id
       const files = testsOf([fileName.slice(fileName.lastIndexOf('/src/') + 1)])
       const nrOfTests = sound.length
