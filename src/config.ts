@@ -27,7 +27,7 @@ export interface Settings {
     statementTimeoutMs: number
   }
   startUp: { attempts: number; delayMs: number }
-  http: { host: string; port: number; shutdownTimeoutMs: number }
+  http: { host: string; port: number; shutdownTimeoutMs: number; mostBytesHeld: number }
   housekeeping: HousekeepingSettings
   logLevel: (typeof logLevels)[number]
 }
@@ -107,6 +107,7 @@ const serviceSchema = z.object({
   CONNECT_TIMEOUT: seconds(10, 0.001),
   STATEMENT_TIMEOUT: seconds(30, 0.001),
   SHUTDOWN_TIMEOUT: seconds(15),
+  HTTP_MEMORY: integer(64, 16, 1_000_000),
 })
 
 const partsSchema = z.object({
@@ -154,7 +155,12 @@ export function readSettings(environment: Environment): Settings {
       statementTimeoutMs: env.STATEMENT_TIMEOUT,
     },
     startUp: { attempts: env.CONNECT_MAX_RETRIES, delayMs: env.CONNECT_RETRY_DELAY },
-    http: { host: env.HOST, port: env.PORT, shutdownTimeoutMs: env.SHUTDOWN_TIMEOUT },
+    http: {
+      host: env.HOST,
+      port: env.PORT,
+      shutdownTimeoutMs: env.SHUTDOWN_TIMEOUT,
+      mostBytesHeld: env.HTTP_MEMORY * 1024 * 1024,
+    },
     housekeeping: { changesRetentionMs: env.CHANGES_RETENTION },
     logLevel: env.DEBUG && env.LOG_LEVEL === 'info' ? 'debug' : env.LOG_LEVEL,
   }

@@ -5,6 +5,7 @@ import { createPool, type Pool } from './database/pool.ts'
 import { DatabaseError } from './database/errors.ts'
 import { openWarning } from './http/access.ts'
 import type { Log } from './http/environment.ts'
+import { boundless } from './http/memory.ts'
 import { Problem } from './http/problem.ts'
 import { refusal } from './http/refusal.ts'
 import { keepHouse } from './operations/housekeeping.ts'
@@ -37,9 +38,11 @@ export default {
     app ??= startApp(bindings, log)
     const { HYPERDRIVE, ASSETS } = bindings
     const readFile = (name: string) => readAsset(ASSETS, name)
+    // The platform bounds the memory of an isolate by itself.
+    const lent = { log, memory: boundless, readFile }
     return HYPERDRIVE
-      ? app.fetch(request, { database: connect(HYPERDRIVE), log, notReady: undefined, readFile })
-      : app.fetch(request, { database: noDatabase, log, notReady: MISSING, readFile })
+      ? app.fetch(request, { ...lent, database: connect(HYPERDRIVE), notReady: undefined })
+      : app.fetch(request, { ...lent, database: noDatabase, notReady: MISSING })
   },
 
   /** Housekeeping, at the times that wrangler.toml names. */

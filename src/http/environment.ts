@@ -1,5 +1,6 @@
 // What a door lends the app with each request, and what the app keeps while it answers.
 import type { Lanes, Pool } from '../database/pool.ts'
+import type { Memory } from './memory.ts'
 
 export interface Log {
   debug(fields: object, message: string): void
@@ -14,6 +15,7 @@ export interface Environment {
   Bindings: {
     database: Pool
     log: Log
+    memory: Memory
     /** Why no traffic should come here, whatever the database says; undefined when it should. */
     notReady: string | undefined
     /** A file of src/documentation/page, which lie beside the code and not in it. */
