@@ -10,6 +10,7 @@ import { exactPaths, wrongMethod } from './http/methods.ts'
 import { onlyErrors, Problem, problemResponse, renderProblems } from './http/problem.ts'
 import { rateLimit } from './http/rate-limit.ts'
 import { requestId } from './http/request-id.ts'
+import { whenThereIsRoom } from './http/memory.ts'
 import { wellFormedUrl } from './http/well-formed.ts'
 import { health } from './operations/health.ts'
 import { removeExpired } from './idempotency/repository.ts'
@@ -46,6 +47,7 @@ export function createApp(settings: AppSettings) {
   app.use(onlyErrors)
   app.use(wellFormedUrl)
   app.use(exactPaths(app))
+  app.use('/products/*', whenThereIsRoom)
   app.use(async function lendDatabase(c, next) {
     c.set(
       'database',

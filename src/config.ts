@@ -35,6 +35,7 @@ export interface Settings {
     /** Of each client; undefined: everybody may ask as often as they like. */
     quota: Quota | undefined
     trustedProxies: number
+    mostBytesHeld: number
   }
   housekeeping: HousekeepingSettings
   logLevel: (typeof logLevels)[number]
@@ -136,6 +137,7 @@ const serviceSchema = z.object({
   SHUTDOWN_TIMEOUT: seconds(15),
   RATE_LIMIT: quota.optional(),
   TRUSTED_PROXIES: integer(0, 0, 10),
+  HTTP_MEMORY: integer(64, 16, 1_000_000),
 })
 
 const partsSchema = z.object({
@@ -201,6 +203,7 @@ export function readSettings(environment: Environment, readFile: ReadFile = noFi
       shutdownTimeoutMs: env.SHUTDOWN_TIMEOUT,
       quota: env.RATE_LIMIT,
       trustedProxies: env.TRUSTED_PROXIES,
+      mostBytesHeld: env.HTTP_MEMORY * 1024 * 1024,
     },
     housekeeping: { changesRetentionMs: env.CHANGES_RETENTION },
     logLevel: env.DEBUG && env.LOG_LEVEL === 'info' ? 'debug' : env.LOG_LEVEL,

@@ -19,6 +19,7 @@ import { createPool, type Pool } from './database/pool.ts'
 import { excessRights, pendingMigrations, waitForDatabase } from './database/verification.ts'
 import { openWarning } from './http/access.ts'
 import { clientAddress } from './http/address.ts'
+import { createMemory } from './http/memory.ts'
 import { createMemoryLimiter } from './http/memory-limiter.ts'
 import { Problem } from './http/problem.ts'
 import { refusal } from './http/refusal.ts'
@@ -34,8 +35,20 @@ const ANSWER_GRACE_MS = 1000
 /** Longer than the idle time of common load balancers (60 s), which would meet a closed connection. */
 const KEEP_ALIVE_MS = 65_000
 
+/** Until the headers of a request have come, and how often is looked for what is late. */
+const HEADERS_MS = 10_000
+const LOOK_MS = 500
 /** Until the last byte of a request has come: an import may take its time, and Node would give it 5 minutes. */
 const REQUEST_MS = 24 * 3_600_000
+
+/** A client has so long to take an answer, and as much more as it takes at the least pace. */
+const TAKING = { firstMs: 10_000, leastBytesPerMs: 16 }
+/** Where memory is short, it has less: whoever reads at all is faster. */
+const TAKING_IN_NEED = { firstMs: 1000, leastBytesPerMs: 1024 }
+/** To count what is unsent goes over all connections. */
+const COUNTED_MS = 50
+/** Each may hold some 128 KiB of a body that nobody reads, in its buffers. */
+const MOST_CONNECTIONS = 2000
 
 /** A client that is in the middle of sending a request may finish sending it. */
 const HALF_SENT_MS = 1000
@@ -71,11 +84,16 @@ const metrics = createMetrics({
   houseKeptAt: () => houseKeptAt,
   clients: limiter?.clients,
 })
+/** Since when an answer has been there as a whole, of so many bytes, for a client that does not take it. */
+const untaken = new WeakMap<ServerResponse, { since: number; bytes: number }>()
+const unsent = { bytes: 0, countedAt: -Infinity }
+const memory = createMemory(settings.http.mostBytesHeld, countUnsent)
 const lent = {
   database: pool,
   log,
   notReady: undefined as string | undefined,
   readFile: readPage,
+  memory,
   metrics,
   limiter,
   address: '',
@@ -148,11 +166,18 @@ function createHttpServer() {
     hostname: 'localhost', // for HTTP/1.0, which needs no Host header
   })
   const server = createServer(
-    { keepAliveTimeout: KEEP_ALIVE_MS, requestTimeout: REQUEST_MS },
+    {
+      keepAliveTimeout: KEEP_ALIVE_MS,
+      headersTimeout: HEADERS_MS,
+      requestTimeout: REQUEST_MS,
+      connectionsCheckingInterval: LOOK_MS,
+    },
     (request, response) => {
       void listener(request, response)
     },
   )
+  server.maxConnections = MOST_CONNECTIONS
+  setInterval(cutOffSlowReaders, LOOK_MS).unref()
   server.on('connection', (socket) => {
     const owed = new Set<ServerResponse>()
     connections.set(socket, { owed, readBytes: 0 })
@@ -279,6 +304,32 @@ function countOwed(): number {
   let count = 0
   for (const { owed } of connections.values()) count += owed.size
   return count
+}
+
+/** The bytes of answers that are there, and that nobody has taken; of a moment ago. */
+function countUnsent(): number {
+  const now = performance.now()
+  if (now - unsent.countedAt < COUNTED_MS) return unsent.bytes
+  let bytes = 0
+  for (const { owed } of connections.values()) {
+    for (const response of owed) bytes += response.writableLength
+  }
+  Object.assign(unsent, { bytes, countedAt: now })
+  return bytes
+}
+
+/** An answer that nobody takes is memory that nobody has. */
+function cutOffSlowReaders() {
+  const now = performance.now()
+  const { firstMs, leastBytesPerMs } = memory.hasRoomFor(0) ? TAKING : TAKING_IN_NEED
+  for (const [socket, { owed }] of connections) {
+    for (const response of owed) {
+      if (!response.writableEnded) continue
+      const seen = untaken.get(response) ?? { since: now, bytes: response.writableLength }
+      untaken.set(response, seen)
+      if (now - seen.since > firstMs + seen.bytes / leastBytesPerMs) socket.destroy()
+    }
+  }
 }
 
 /** Follows a last line of the log: when that is written, all of it is. */

@@ -5,6 +5,7 @@ import { createPool, type Pool } from './database/pool.ts'
 import { DatabaseError } from './database/errors.ts'
 import { openWarning } from './http/access.ts'
 import type { Log } from './http/environment.ts'
+import { boundless } from './http/memory.ts'
 import { Problem } from './http/problem.ts'
 import type { RateLimiter } from './http/rate-limit.ts'
 import { refusal } from './http/refusal.ts'
@@ -50,6 +51,8 @@ export default {
       log,
       notReady: HYPERDRIVE ? undefined : MISSING,
       readFile: (name) => readAsset(ASSETS, name),
+      // The platform bounds the memory of an isolate by itself.
+      memory: boundless,
       metrics: undefined,
       limiter: RATE_LIMITER && limitBy(RATE_LIMITER),
       address: request.headers.get('cf-connecting-ip') ?? '',

@@ -1,9 +1,17 @@
-// Reads a JSON body: its media type, its length and its encoding are checked here, its syntax by Hono.
+// Reads a JSON body: its media type, length, pace and encoding are checked here, its syntax by Hono.
 import type { Context, MiddlewareHandler } from 'hono'
+import type { Environment } from './environment.ts'
+import { type Memory, noRoom } from './memory.ts'
 import { Problem } from './problem.ts'
 
 const MIB = 1024 * 1024
 const MOST_DISCARDED_BYTES = 16 * MIB
+/** A longer body is counted as it comes; until then a shorter one is in the buffers of its connection. */
+const SHORT_BYTES = 64 * 1024
+
+/** A client has so long to send a body, and as much more as it takes at the least pace. */
+const FIRST_MS = 10_000
+const LEAST_BYTES_PER_MS = 16 * 1.024
 
 /**
  * The body as the `json` target of the validator. `mediaTypes` are the ones the route takes; they are
@@ -13,14 +21,19 @@ export const readJson = (...mediaTypes: string[]) => readJsonUpTo(MIB, ...mediaT
 
 /** Likewise, with a limit of its own. */
 export function readJsonUpTo(maxBytes: number, ...mediaTypes: string[]): MiddlewareHandler {
-  const read: MiddlewareHandler = async function readJson(c, next) {
+  const read: MiddlewareHandler<Environment> = async function readJson(c, next) {
     checkMediaType(c, mediaTypes)
-    const bytes = await readBytes(c.req.raw, maxBytes)
-    // As text, which Hono parses. What is parsed it would write out and parse again: 1e400, which
-    // is Infinity to JavaScript, would come out as null. Promises, for an empty text is none to it.
-    const text = Promise.resolve(decode(bytes))
-    Object.assign(c.req.bodyCache, { text, arrayBuffer: Promise.resolve(bytes) })
-    await next()
+    const held = holdIn(c.env.memory)
+    try {
+      const bytes = await readBytes(c.req.raw, maxBytes, held)
+      // As text, which Hono parses. What is parsed it would write out and parse again: 1e400, which
+      // is Infinity to JavaScript, would come out as null. Promises, for an empty text is none to it.
+      const text = Promise.resolve(decode(bytes))
+      Object.assign(c.req.bodyCache, { text, arrayBuffer: Promise.resolve(bytes) })
+      await next()
+    } finally {
+      held.release()
+    }
   }
   return Object.assign(read, { mediaTypes })
 }
@@ -70,12 +83,40 @@ function checkMediaType(c: Context, mediaTypes: string[]) {
   }
 }
 
-async function readBytes(request: Request, maxBytes: number): Promise<ArrayBuffer> {
-  const length = request.headers.get('content-length')
-  if (length !== null && Number(length) > maxBytes) throw tooLarge(maxBytes)
+interface Held {
+  /** @throws {Problem} `unavailable`, when there is no room for so many bytes more */
+  expect(bytes: number): void
+  add(bytes: number): void
+  release(): void
+}
+
+function holdIn(memory: Memory): Held {
+  let held = 0
+  return {
+    expect(bytes) {
+      if (!memory.hasRoomFor(bytes)) throw noRoom()
+    },
+    add(bytes) {
+      held += bytes
+      memory.hold(bytes)
+    },
+    release: () => memory.hold(-held),
+  }
+}
+
+async function readBytes(request: Request, maxBytes: number, held: Held): Promise<ArrayBuffer> {
+  const header = request.headers.get('content-length')
+  const length = header === null ? undefined : Number(header)
+  if (length !== undefined && length > maxBytes) throw tooLarge(maxBytes)
+  held.expect(length ?? 0)
   try {
+    if (length === undefined || length > SHORT_BYTES) {
+      return await readCounted(request.body, maxBytes, held)
+    }
     // A server reads no more than the length that it was told, so there is nothing to count.
-    return length === null ? await readCounted(request.body, maxBytes) : await request.arrayBuffer()
+    const bytes = await inTime(request.arrayBuffer(), performance.now(), length)
+    held.add(length)
+    return bytes
   } catch (cause) {
     if (cause instanceof Problem) throw cause
     throw new Problem('malformed', 'The body ended before it was complete.', { cause })
@@ -85,19 +126,42 @@ async function readBytes(request: Request, maxBytes: number): Promise<ArrayBuffe
 async function readCounted(
   body: ReadableStream<Uint8Array> | null,
   maxBytes: number,
+  held: Held,
 ): Promise<ArrayBuffer> {
+  const begunAt = performance.now()
   const bytes = new ArrayBuffer(0, { maxByteLength: maxBytes })
   const reader = body?.getReader()
   for (;;) {
-    const { done, value } = (await reader?.read()) ?? { done: true }
-    if (done || !value) return bytes.slice(0)
     const start = bytes.byteLength
+    const step = reader && inTime(reader.read(), begunAt, start)
+    const { done, value } = (await step) ?? { done: true }
+    if (done || !value) return bytes.slice(0)
     if (start + value.length > maxBytes) {
       await discard(reader!)
       throw tooLarge(maxBytes)
     }
+    held.expect(value.length)
+    held.add(value.length)
     bytes.resize(start + value.length)
     new Uint8Array(bytes, start).set(value)
+  }
+}
+
+/**
+ * What comes of reading, if the body has kept to the least pace: `bytes` are those that it has.
+ * @throws {Problem} `request_timeout`
+ */
+async function inTime<T>(reading: Promise<T>, begunAt: number, bytes: number): Promise<T> {
+  const deadline = begunAt + FIRST_MS + bytes / LEAST_BYTES_PER_MS
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const late = new Promise<never>((_, reject) => {
+    const fail = () => reject(tooSlow())
+    timer = setTimeout(fail, Math.max(0, deadline - performance.now()))
+  })
+  try {
+    return await Promise.race([reading, late])
+  } finally {
+    clearTimeout(timer)
   }
 }
 
@@ -107,8 +171,9 @@ async function readCounted(
  * after half a second, under whatever request is the next one on it by then.
  */
 async function discard(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<void> {
+  const begunAt = performance.now()
   for (let bytes = 0; bytes < MOST_DISCARDED_BYTES;) {
-    const { done, value } = await reader.read()
+    const { done, value } = await inTime(reader.read(), begunAt, bytes)
     if (done) return
     bytes += value.length
   }
@@ -120,6 +185,12 @@ function decode(bytes: ArrayBuffer): string {
   } catch (cause) {
     throw new Problem('malformed', 'The body is not valid UTF-8.', { cause })
   }
+}
+
+function tooSlow() {
+  return new Problem('request_timeout', 'The body has not come in time.', {
+    headers: { connection: 'close' },
+  })
 }
 
 function tooLarge(maxBytes: number) {

@@ -1,6 +1,7 @@
 // What a door lends the app with each request, and what the app keeps while it answers.
 import type { Lanes, Pool } from '../database/pool.ts'
 import type { Scope } from './access.ts'
+import type { Memory } from './memory.ts'
 import type { RateLimiter } from './rate-limit.ts'
 
 export interface Log {
@@ -23,6 +24,7 @@ export interface Environment {
   Bindings: {
     database: Pool
     log: Log
+    memory: Memory
     /** Why no traffic should come here, whatever the database says; undefined when it should. */
     notReady: string | undefined
     /** A file of src/documentation/page, which lie beside the code and not in it. */

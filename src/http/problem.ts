@@ -12,6 +12,7 @@ export const catalogue = {
   not_found: [404, 'There is nothing at this address'],
   method_not_allowed: [405, 'The resource does not take this method'],
   not_acceptable: [406, 'The resource has no such form'],
+  request_timeout: [408, 'The request came too slowly'],
   conflict: [409, 'The request conflicts with what is stored'],
   insufficient_stock: [409, 'There is not so much in stock'],
   gone: [410, 'What is asked for is kept no longer'],

@@ -22,7 +22,7 @@ export const ChangesQuery = z.strictObject({
   limit: wholeNumber(1, 1000)
     .transform(Number)
     .prefault('100')
-    .meta({ description: 'The most changes of an answer: 1 to 1,000.' }),
+    .meta({ description: 'The most changes of an answer: 1 to 1,000. Large ones are fewer.' }),
 })
 
 const LARGEST_BIGINT = 9_223_372_036_854_775_807n

@@ -31,7 +31,13 @@ const security = optionalKey
 
 /** What every route here may answer: each checks its query, if only for being empty. */
 const reading = [...withDatabase, 'validation'] as const
-const writing = [...reading, 'too_large', 'unsupported_media_type', 'conflict'] as const
+const writing = [
+  ...reading,
+  'too_large',
+  'unsupported_media_type',
+  'request_timeout',
+  'conflict',
+] as const
 
 /** Lines, which JSON Schema cannot tell of. */
 const stream = z.string()
@@ -219,7 +225,8 @@ export const productsPaths: ZodOpenApiPathsObject = {
       security,
       summary: 'What changed',
       description:
-        'Every committed change exactly once, and those of a product in order, for a client that goes on from `next_cursor`.',
+        'Every committed change exactly once, and those of a product in order, for a client that goes on from `next_cursor`. ' +
+        'An answer has fewer than `limit` also when more would make it large; there is nothing more yet when it is empty.',
       requestParams: { query: ChangesQuery },
       responses: {
         200: answer('The changes.', {

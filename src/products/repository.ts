@@ -80,6 +80,9 @@ const holds = (sql: Sql, { match, noneMatch }: Condition) => sql`
   ${noneMatch === '*' ? sql`and false` : sql``}
   ${Array.isArray(noneMatch) ? sql`and version <> all (${`{${noneMatch.join()}}`}::bigint[])` : sql``}`
 
+/** An answer has so much of changes, or a single one; a thousand of the largest would be 36 MB. */
+const MOST_CHANGES_BYTES = 4 * 1024 * 1024
+
 /** So many changes are removed by one statement. */
 const PURGE_BATCH = 1000
 
@@ -365,7 +368,7 @@ export interface Position {
 }
 
 /**
- * The changes after a position, oldest first: every one that is committed, once all the transactions
+ * The changes after a position, oldest first, as many as an answer holds: every one that is committed, once all the transactions
  * are over that could still write one before it. Without a position they begin with the oldest that
  * is kept; `now` skips what there is. One row comes back also when there is none: its position is
  * the one to go on from, and its `json` is null.
@@ -401,10 +404,11 @@ export async function changes(
       }
     )
     select is_kept, era, coalesce(change.xid, place.xid)::text as xid,
-           coalesce(change.seq, place.seq)::text as seq, change.json::text as json
+           coalesce(change.seq, place.seq)::text as seq, change.json
     from place left join lateral (
-      select xid, seq, (
-        select row_to_json(item) from (
+      select *, sum(octet_length(json)) over (order by xid, seq) - octet_length(json) as bytes_before
+      from (select xid, seq, (
+        select row_to_json(item)::text from (
           select op, product_id as id, version,
                  to_char(at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as at,
                  (select row_to_json(stored)
@@ -416,7 +420,8 @@ export async function changes(
       where is_kept and (xid, seq) > (place.xid, place.seq) and xid < horizon
       order by xid, seq
       limit ${limit}
-    ) as change on true
+      ) as next
+    ) as change on change.bytes_before < ${MOST_CHANGES_BYTES}
     order by change.xid, change.seq`
   return rows[0]?.is_kept ? rows : undefined
 }
