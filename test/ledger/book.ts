@@ -135,7 +135,7 @@ export function openBook() {
   function complain(kind: Complaint, text: string, ...things: unknown[]) {
     complaints[kind] = (complaints[kind] ?? 0) + 1
     if (complaints[kind] > MOST_TEXTS) return
-    texts.push(`${kind}: ${text} ${things.map((thing) => JSON.stringify(thing)).join(' ')}`.trim())
+    texts.push(`${kind}: ${text} ${things.map(inWords).join(' ')}`.trim())
   }
 
   function shelfOf(id: number): Shelf {
@@ -469,6 +469,11 @@ const isObject = (value: Json): value is Attributes =>
 function fieldsOf({ sku, name, description, price, currency, stock, attributes }: Product): Fields {
   return { sku, name, description, price, currency, stock, attributes }
 }
+
+const inWords = (thing: unknown) =>
+  String(
+    JSON.stringify(thing, (_, value) => (value instanceof Map ? Object.fromEntries(value) : value)),
+  ).slice(0, 1000)
 
 /** A short stand-in for a version, for there are many. */
 function lookOf(product: Product): string {

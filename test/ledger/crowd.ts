@@ -34,7 +34,7 @@ const JSON_TYPE = { 'content-type': 'application/json' }
 const HOT = 8
 const MOST_KNOWN = 400
 /** Products that bulks and imports replace again and again. */
-const SHELF_SKUS = 300
+const SHELF_SKUS = 500
 /** How many clients lose patience, or their way; more of those with a long way. */
 const LEAVE = 0.05
 const LEAVE_IMPORTS = 0.25
@@ -44,15 +44,15 @@ const LAST_ANSWERS_MS = 60_000
 /** How many of a hundred requests. */
 const mix = {
   readOne: 18,
-  readPage: 10,
+  readPage: 8,
   readShelf: 1,
   create: 13,
   replace: 8,
   merge: 14,
   changeStock: 16,
   remove: 10,
-  bulk: 3,
-  bulkReplace: 3,
+  bulk: 4,
+  bulkReplace: 4,
   importFew: 1,
   importReplace: 1,
   invalid: 1,
@@ -297,7 +297,12 @@ export function createCrowd({ seed, book, clients, mischief, onStart, onEnd }: O
     bulk: (dice) => bulk(dice, freshRows(dice, 1, 5), false),
     bulkReplace: (dice) => bulk(dice, shelfRows(dice, 2, 15), true),
     importFew: (dice) => importRows(dice, freshRows(dice, 5, 15), false),
-    importReplace: (dice) => importRows(dice, shelfRows(dice, 10, 60), true),
+    importReplace: (dice) =>
+      importRows(
+        dice,
+        dice.happens(0.1) ? shelfRows(dice, 400, 900) : shelfRows(dice, 10, 60),
+        true,
+      ),
 
     async invalid(dice) {
       const number = book.nextNumber()
@@ -326,6 +331,8 @@ export function createCrowd({ seed, book, clients, mischief, onStart, onEnd }: O
   async function importRows(dice: Dice, [number, bodies]: Rows, replace: boolean) {
     const path = `/products/import${replace ? '?on_conflict=sku' : ''}`
     const isCsv = dice.happens(0.5)
+    // One bad line, the last one, and nothing of all the others may be kept.
+    if (dice.happens(0.15)) [...bodies.values()].at(-1)!.price = 1.999
     const rows = [...bodies.values()]
     const request: Request = {
       method: 'POST',

@@ -83,10 +83,11 @@ export const networkFaults: Record<string, Fault> = {
     proxy.reset()
     await proxy.pass()
   },
-  /** Likewise, but nobody is told: the service waits until its deadline. */
+  /** Likewise; or nobody is told, and the service waits until its deadline. */
   async 'answers to commits lost'({ proxy }, dice) {
     proxy.loseAnswerTo('commit')
     await sleep(dice.whole(200, 800))
+    if (dice.happens(0.7)) proxy.reset()
     await proxy.pass()
   },
 }
