@@ -142,6 +142,14 @@ describe('a read', () => {
   })
 })
 
+test('a version of two digits is known by both', async () => {
+  const path = await inVersion3()
+  for (let stock = 3; stock <= 11; stock++) await api.patch(path, { stock })
+  expect((await api.get(path, { 'If-Match': '"12"' })).body.version).toBe(12)
+  expectProblem(await api.get(path, { 'If-Match': '"1", "2"' }), 412, 'precondition_failed')
+  expect((await api.get(path, { 'If-None-Match': '"12"' })).status).toBe(304)
+})
+
 test('of 50 writers in one version one gets 200 and 49 get 412', async () => {
   for (const [method, change] of [
     ['PUT', (n: number) => ({ name: `Writer ${n}`, price: n })],
