@@ -272,11 +272,11 @@ async function askForHealth(
   until: AbortSignal,
 ) {
   while (!until.aborted) {
-    const wasAway = instance.away
+    const { away, absences } = instance
     const askedAt = performance.now()
     const answer = await instance.client.send({ method: 'GET', path: '/health' })
     const ms = performance.now() - askedAt
-    if (!wasAway && !instance.away) {
+    if (!away && absences === instance.absences) {
       const isWell = answer.outcome === 'answered' && answer.status === 200 && ms < HEALTH_MS
       health.asked++
       if (!isWell) tell(health.failed, `${instance.name}: ${answer.outcome} after ${ms} ms`)

@@ -19,6 +19,8 @@ export interface Instance {
   client: Client
   /** It was told to end, has not come back yet, or stands still. */
   away: boolean
+  /** How often that was so. */
+  absences: number
 }
 
 export interface Stage {
@@ -96,9 +98,14 @@ export async function setUp(complain: Complaints): Promise<Stage> {
   async function startInstance(name: string) {
     const port = await freePort()
     const client = createClient(port, DEADLINE_MS, complain.answer)
-    const instance = { name, client, away: true, port, running: spawn(port) }
+    const instance = { name, client, away: true, absences: 0, port, running: spawn(port) }
     await isUp(instance)
     return instance
+  }
+
+  function leave(instance: Instance) {
+    instance.away = true
+    instance.absences++
   }
 
   async function end({ running }: { running: Running }, signal: NodeJS.Signals) {
@@ -132,7 +139,7 @@ export async function setUp(complain: Complaints): Promise<Stage> {
       server = await start(address.port)
     },
     async restartService(signal, pauseMs) {
-      restless.away = true
+      leave(restless)
       await end(restless, signal)
       await sleep(pauseMs)
       restless.running = spawn(restless.port)
@@ -140,7 +147,7 @@ export async function setUp(complain: Complaints): Promise<Stage> {
     },
     async freezeService(ms) {
       const { process: frozen } = restless.running
-      restless.away = true
+      leave(restless)
       frozen.kill('SIGSTOP')
       await sleep(ms)
       frozen.kill('SIGCONT')
