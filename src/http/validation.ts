@@ -18,11 +18,15 @@ export const valid = <Schema extends z.ZodType, T extends Target>(target: T, sch
   const validator = zValidator(target, schema, (result) => {
     if (result.success) return
     const faults = result.error.issues.flatMap((issue) => toFaults(target, issue, result.data))
-    throw new Problem('validation', 'The request has values that are not valid.', {
-      faults: faults.slice(0, MOST_FAULTS),
-    })
+    throw invalid(faults)
   })
   return Object.assign(validator, { target, schema })
+}
+
+export function invalid(faults: Fault[]): Problem {
+  return new Problem('validation', 'The request has values that are not valid.', {
+    faults: faults.slice(0, MOST_FAULTS),
+  })
 }
 
 /** For a route that takes no query parameters; a plain handler, so the typed client asks for none. */

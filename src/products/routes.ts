@@ -12,6 +12,7 @@ import {
   preconditions,
 } from '../http/preconditions.ts'
 import { Problem, renderProblems } from '../http/problem.ts'
+import { validRows } from '../http/rows.ts'
 import { MOST_FAULTS, valid, withoutQuery } from '../http/validation.ts'
 import { answeringOnce } from '../idempotency/once.ts'
 import type { Sql } from '../database/connection.ts'
@@ -21,6 +22,7 @@ import {
   BulkQuery,
   type BulkResult,
   LARGEST_STOCK,
+  MOST_PRODUCTS,
   NewProduct,
   NewProducts,
   type Product,
@@ -29,6 +31,7 @@ import {
   productList,
   ProductPatch,
   ProductPath,
+  ProductRows,
   StockChange,
 } from './schema.ts'
 import { transfer } from './transfer.ts'
@@ -68,7 +71,7 @@ export const products = new Hono<Environment>()
     '/bulk',
     valid('query', BulkQuery),
     readJsonUpTo(MOST_BULK_BYTES, 'application/json'),
-    valid('json', NewProducts),
+    validRows(NewProducts, { list: ProductRows, row: NewProduct, most: MOST_PRODUCTS }),
     (c) => {
       const products = c.req.valid('json')
       const replacing = c.req.valid('query').on_conflict === 'sku'

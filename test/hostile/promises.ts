@@ -4,12 +4,8 @@ import { faultsOf, unpromised } from '../support/openapi.ts'
 import type { WireAnswer } from '../support/wire.ts'
 import { type HostileRequest, toBytes } from './requests.ts'
 
-/** What Node itself answers to what is no HTTP, byte for byte: before there is a request, there is no app. */
-const bare = new Map([
-  [400, 'Bad Request'],
-  [413, 'Payload Too Large'],
-  [431, 'Request Header Fields Too Large'],
-])
+/** What Node itself answers to what is no HTTP: before there is a request, there is no app. */
+const bare = new Set([400, 413, 431])
 
 /** How long an answer may take, from the last byte of the request to the last of the answer. */
 export const LONGEST_MS = 1000
@@ -21,13 +17,14 @@ const FIT_ID = /^[A-Za-z0-9._-]{1,128}$/
 /** What goes with a key that is not known: nobody is to be told of it. */
 export const CANARY = /canary-9f3c/
 
-/** Whether it is one of Node's own, which stand where no request could be read. */
+/** Whether it is one of Node's own, which stand where no request could be read, or one without a host. */
 export function isBare({ status, headers, body }: WireAnswer): boolean {
+  const names = Object.keys(headers)
   return (
     bare.has(status) &&
     body.length === 0 &&
-    Object.keys(headers).length === 1 &&
-    headers['connection'] === 'close'
+    headers['connection'] === 'close' &&
+    (names.length === 1 || (status === 400 && names.join() === 'connection,date,transfer-encoding'))
   )
 }
 

@@ -347,7 +347,15 @@ function headersOf(operation: Operation | undefined, world: World, hasBody: bool
     }))
 }
 const lowerKnown = Object.fromEntries(Object.keys(known).map((name) => [name.toLowerCase(), true]))
-const impolite = new Set(['Expect', 'TE', 'X-Long', 'Via', 'Content-Encoding', 'X-Request-Id'])
+const impolite = new Set([
+  'Expect',
+  'TE',
+  'X-Long',
+  'Via',
+  'Content-Encoding',
+  'X-Request-Id',
+  'Accept-Encoding',
+])
 const inLatin1 = (text: string) => text.replaceAll(/[^\t -~\u0080-\u00ff]/g, '?')
 
 const ids = fc.oneof(

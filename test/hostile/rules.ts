@@ -101,7 +101,10 @@ export function judge(input: unknown, isPatch: boolean): Verdict {
     stock: (value) => (isPatch && value === null) || isStock(value),
     attributes: (value) =>
       (isPatch && value === null) ||
-      (isObject(value) && isFree(value, 100) && (isPatch || fits(value))),
+      (isObject(value) &&
+        isFree(value, 100) &&
+        // What a patch leaves of nothing is the least that it leaves.
+        fits(isPatch ? (merge(null, value) as JsonObject) : value)),
   }
   for (const name of Object.keys(input)) {
     if (SERVER_FIELDS.includes(name)) continue

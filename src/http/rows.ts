@@ -1,0 +1,129 @@
+// Takes a JSON array of many rows apart and checks them a few at a time: between them other requests are answered.
+import type { MiddlewareHandler } from 'hono'
+import type { z } from 'zod'
+import { Problem } from './problem.ts'
+import { invalid, MOST_FAULTS, toFaults, type valid } from './validation.ts'
+
+/** As of a line of an import, and of a body that is one row. */
+const LONGEST_ROW = 1024 * 1024
+/** After so many characters it is the turn of other requests: 40 ms for JSON that is all small objects. */
+const TURN = 256 * 1024
+
+/**
+ * Checks a JSON array, as `valid` does, for the body that `readJson` has read.
+ * - `documented`: what the whole is, for the document and the typed client
+ * - `list`: the rules of the list as such, of which the rows may be anything
+ * - `most`: of more rows none is parsed beyond the first that is too many
+ * @throws {Problem} `validation`; `malformed` for what is no JSON, `too_large` for a row over 1 MiB
+ */
+export function validRows<List extends z.ZodType, Row extends z.ZodType>(
+  documented: List,
+  { list, row, most }: { list: z.ZodType<unknown[]>; row: Row; most: number },
+): ReturnType<typeof valid<List, 'json'>> {
+  const validator: MiddlewareHandler = async function validRows(c, next) {
+    const texts = divide(await c.req.text(), most)
+    const given = texts ? await inTurns(texts, parse) : parse(await c.req.text())
+    const { error } = list.safeParse(given)
+    // Of what is no list, or too long, the rows are nobody's concern.
+    if (error && (!texts || texts.length > most))
+      throw invalid(error.issues.flatMap(toFault(given)))
+    const rows: z.output<Row>[] = []
+    const faults = error?.issues.flatMap(toFault(given)) ?? []
+    await inTurns(texts!, (_, index) => {
+      if (faults.length >= MOST_FAULTS) return
+      const { data, error: fault } = row.safeParse((given as unknown[])[index])
+      if (!fault) rows.push(data)
+      for (const issue of fault?.issues ?? []) {
+        faults.push(...toFault(given)({ ...issue, path: [index, ...issue.path] }))
+      }
+    })
+    if (faults.length > 0) throw invalid(faults)
+    c.req.addValidatedData('json', rows as object)
+    await next()
+  }
+  const described = Object.assign(validator, { target: 'json' as const, schema: documented })
+  return described as unknown as ReturnType<typeof valid<List, 'json'>>
+}
+
+const toFault = (given: unknown) => (issue: z.core.$ZodIssue) => toFaults('json', issue, given)
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    throw malformed()
+  }
+}
+
+const malformed = () => new Problem('malformed', 'The body is not valid JSON.')
+
+/** Does the work for each text, some at a time. */
+async function inTurns<T>(texts: string[], work: (text: string, index: number) => T): Promise<T[]> {
+  const results: T[] = []
+  let characters = 0
+  for (const [index, text] of texts.entries()) {
+    results.push(work(text, index))
+    characters += text.length
+    if (characters < TURN) continue
+    characters = 0
+    await new Promise((resolve) => setTimeout(resolve))
+  }
+  return results
+}
+
+/**
+ * The texts of an array's elements, whatever they are; one more than `most` when there are more.
+ * @returns undefined, when the text begins as something else
+ */
+function divide(text: string, most: number): string[] | undefined {
+  const begin = text.search(/[^ \t\n\r]/)
+  if (text[begin] !== '[') {
+    if (text.length > LONGEST_ROW) throw tooLarge()
+    return undefined
+  }
+  const texts: string[] = []
+  let depth = 0
+  let start = begin + 1
+  for (let at = start; at < text.length; at++) {
+    if (at - start > LONGEST_ROW) throw tooLarge()
+    switch (text[at]) {
+      case '"':
+        at = endOfString(text, at)
+        break
+      case '[':
+      case '{':
+        depth++
+        break
+      case ',':
+        if (depth > 0) break
+        texts.push(text.slice(start, at))
+        if (texts.length > most) return texts
+        start = at + 1
+        break
+      case ']':
+      case '}':
+        if (depth-- > 0) break
+        if (text[at] === '}' || !isBlank(text.slice(at + 1))) throw malformed()
+        const last = text.slice(start, at)
+        return texts.length === 0 && isBlank(last) ? [] : [...texts, last]
+    }
+  }
+  throw malformed()
+}
+
+/** Of what JSON takes for white space alone. */
+const isBlank = (text: string) => /^[ \t\n\r]*$/.test(text)
+
+/** Where the string that begins here is closed. */
+function endOfString(text: string, start: number): number {
+  for (let at = text.indexOf('"', start + 1); at !== -1; at = text.indexOf('"', at + 1)) {
+    let backslashes = 0
+    while (text[at - 1 - backslashes] === '\\') backslashes++
+    if (backslashes % 2 === 0) return at
+  }
+  throw malformed()
+}
+
+function tooLarge() {
+  return new Problem('too_large', `One of the list is longer than ${LONGEST_ROW} characters.`)
+}
