@@ -2,7 +2,7 @@
 import { join } from 'node:path'
 import { defineConfig } from 'vitest/config'
 
-const contract = ['test/contract/**/*.test.ts', 'test/hostile/**/*.test.ts']
+const contract = ['test/contract/**/*.test.ts', 'test/hostile/hostile.test.ts']
 
 export default defineConfig({
   root: join(import.meta.dirname, '..'),
