@@ -99,7 +99,7 @@ async function sendOdd(bytes: Uint8Array, isHead = false): Promise<void> {
   try {
     for (const answer of await exchange(bytes, isHead)) {
       count(answer)
-      expectHonestAtAll(answer, secrets)
+      expectHonestAtAll(answer, isHead, secrets)
     }
   } catch (error) {
     throw new Error(`${(error as Error).message}\n${printed(bytes, target.url).slice(0, 20_000)}`)

@@ -46,10 +46,10 @@ export function expectHonest(request: HostileRequest, answer: WireAnswer, secret
 }
 
 /** Likewise, where nobody can say what was asked: of an answer to bytes that may be anything. */
-export function expectHonestAtAll(answer: WireAnswer, secrets: string[]): void {
+export function expectHonestAtAll(answer: WireAnswer, isHead: boolean, secrets: string[]): void {
   if (answer.status >= 500) throw new Error(`the service failed: ${answer.body.toString()}`)
   expectDiscreet(answer, secrets)
-  if (isBare(answer) || answer.status < 400) return
+  if (isHead || isBare(answer) || answer.status < 400) return
   const problem = { $ref: 'document#/components/schemas/Problem' }
   const complaints = faultsOf(problem, JSON.parse(answer.body.toString()))
   if (complaints.length > 0) throw new Error(complaints.join('; '))
