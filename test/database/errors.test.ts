@@ -10,8 +10,8 @@ test('a statement with a value that is undefined is a fault of ours, and its con
   const pid = () => pool.read((sql) => sql`select pg_backend_pid() as pid`)
   const before = await pid()
   const nothing = undefined as unknown as string
-  for (const work of [pool.read, pool.write, pool.session]) {
-    await expect(work((sql) => sql`select ${nothing}`)).rejects.toMatchObject({
+  for (const way of ['read', 'write', 'session'] as const) {
+    await expect(pool[way]((sql) => sql`select ${nothing}`)).rejects.toMatchObject({
       kind: 'internal',
       code: 'UNDEFINED_VALUE',
       lost: false,
