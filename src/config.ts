@@ -107,7 +107,7 @@ const serviceSchema = z.object({
   CONNECT_TIMEOUT: seconds(10, 0.001),
   STATEMENT_TIMEOUT: seconds(30, 0.001),
   SHUTDOWN_TIMEOUT: seconds(15),
-  HTTP_MEMORY: integer(64, 16, 1_000_000),
+  HTTP_MEMORY: integer(32, 16, 1_000_000),
 })
 
 const partsSchema = z.object({

@@ -47,7 +47,7 @@ test('what is left out has the default of the table', () => {
       statementTimeoutMs: 30_000,
     },
     startUp: { attempts: 5, delayMs: 2000 },
-    http: { host: '0.0.0.0', port: 8000, shutdownTimeoutMs: 15_000, mostBytesHeld: 67_108_864 },
+    http: { host: '0.0.0.0', port: 8000, shutdownTimeoutMs: 15_000, mostBytesHeld: 33_554_432 },
     housekeeping: { changesRetentionMs: 604_800_000 },
     logLevel: 'info',
   })
