@@ -137,7 +137,7 @@ const serviceSchema = z.object({
   SHUTDOWN_TIMEOUT: seconds(15),
   RATE_LIMIT: quota.optional(),
   TRUSTED_PROXIES: integer(0, 0, 10),
-  HTTP_MEMORY: integer(64, 16, 1_000_000),
+  HTTP_MEMORY: integer(32, 16, 1_000_000),
 })
 
 const partsSchema = z.object({

@@ -19,7 +19,7 @@ import { createPool, type Pool } from './database/pool.ts'
 import { excessRights, pendingMigrations, waitForDatabase } from './database/verification.ts'
 import { openWarning } from './http/access.ts'
 import { clientAddress } from './http/address.ts'
-import { createMemory } from './http/memory.ts'
+import { createMemory, PACE, TAKING_IN_NEED } from './http/memory.ts'
 import { createMemoryLimiter } from './http/memory-limiter.ts'
 import { Problem } from './http/problem.ts'
 import { refusal } from './http/refusal.ts'
@@ -41,10 +41,6 @@ const LOOK_MS = 500
 /** Until the last byte of a request has come: an import may take its time, and Node would give it 5 minutes. */
 const REQUEST_MS = 24 * 3_600_000
 
-/** A client has so long to take an answer, and as much more as it takes at the least pace. */
-const TAKING = { firstMs: 10_000, leastBytesPerMs: 16 }
-/** Where memory is short, it has less: whoever reads at all is faster. */
-const TAKING_IN_NEED = { firstMs: 1000, leastBytesPerMs: 1024 }
 /** To count what is unsent goes over all connections. */
 const COUNTED_MS = 50
 /** Each may hold some 128 KiB of a body that nobody reads, in its buffers. */
@@ -321,7 +317,7 @@ function countUnsent(): number {
 /** An answer that nobody takes is memory that nobody has. */
 function cutOffSlowReaders() {
   const now = performance.now()
-  const { firstMs, leastBytesPerMs } = memory.hasRoomFor(0) ? TAKING : TAKING_IN_NEED
+  const { firstMs, leastBytesPerMs } = memory.isShort() ? TAKING_IN_NEED : PACE
   for (const [socket, { owed }] of connections) {
     for (const response of owed) {
       if (!response.writableEnded) continue

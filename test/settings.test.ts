@@ -72,7 +72,7 @@ test('what is left out has the default of the table', () => {
       shutdownTimeoutMs: 15_000,
       quota: undefined,
       trustedProxies: 0,
-      mostBytesHeld: 67_108_864,
+      mostBytesHeld: 33_554_432,
     },
     housekeeping: { changesRetentionMs: 604_800_000 },
     logLevel: 'info',

@@ -5,4 +5,5 @@ export const migrations: readonly string[] = [
   '20261122183000000_index-products',
   '20261122184500000_record-changes',
   '20261122190000000_keep-idempotency-keys',
+  '20261122221500000_measure-attributes-in-one-pass',
 ]

@@ -1,7 +1,7 @@
 // Reads a JSON body: its media type, length, pace and encoding are checked here, its syntax by Hono.
 import type { Context, MiddlewareHandler } from 'hono'
 import type { Environment } from './environment.ts'
-import { type Memory, noRoom } from './memory.ts'
+import { type Memory, noRoom, PACE, SENDING_IN_NEED } from './memory.ts'
 import { Problem } from './problem.ts'
 
 const MIB = 1024 * 1024
@@ -9,9 +9,7 @@ const MOST_DISCARDED_BYTES = 16 * MIB
 /** A longer body is counted as it comes; until then a shorter one is in the buffers of its connection. */
 const SHORT_BYTES = 64 * 1024
 
-/** A client has so long to send a body, and as much more as it takes at the least pace. */
-const FIRST_MS = 10_000
-const LEAST_BYTES_PER_MS = 16 * 1.024
+const LOOK_MS = 500
 
 /**
  * The body as the `json` target of the validator. `mediaTypes` are the ones the route takes; they are
@@ -84,23 +82,25 @@ function checkMediaType(c: Context, mediaTypes: string[]) {
 }
 
 interface Held {
-  /** @throws {Problem} `unavailable`, when there is no room for so many bytes more */
-  expect(bytes: number): void
-  add(bytes: number): void
-  release(): void
+  /** Whether there is room for so many bytes more; they are held until `release`. */
+  take: (bytes: number) => boolean
+  release: () => void
+  isShort: () => boolean
 }
 
-function holdIn(memory: Memory): Held {
+function holdIn({ take, give, isShort }: Memory): Held {
   let held = 0
   return {
-    expect(bytes) {
-      if (!memory.hasRoomFor(bytes)) throw noRoom()
-    },
-    add(bytes) {
+    take(bytes) {
+      if (!take(bytes)) return false
       held += bytes
-      memory.hold(bytes)
+      return true
     },
-    release: () => memory.hold(-held),
+    release() {
+      give(held)
+      held = 0
+    },
+    isShort,
   }
 }
 
@@ -108,14 +108,13 @@ async function readBytes(request: Request, maxBytes: number, held: Held): Promis
   const header = request.headers.get('content-length')
   const length = header === null ? undefined : Number(header)
   if (length !== undefined && length > maxBytes) throw tooLarge(maxBytes)
-  held.expect(length ?? 0)
   try {
     if (length === undefined || length > SHORT_BYTES) {
-      return await readCounted(request.body, maxBytes, held)
+      return await readCounted(request.body, length, maxBytes, held)
     }
     // A server reads no more than the length that it was told, so there is nothing to count.
-    const bytes = await inTime(request.arrayBuffer(), performance.now(), length)
-    held.add(length)
+    const bytes = await inTime(request.arrayBuffer(), performance.now(), length, held)
+    if (!held.take(length)) throw noRoom()
     return bytes
   } catch (cause) {
     if (cause instanceof Problem) throw cause
@@ -123,25 +122,36 @@ async function readBytes(request: Request, maxBytes: number, held: Held): Promis
   }
 }
 
+/** A length that is known is held from the beginning, so that who has begun can come to an end. */
 async function readCounted(
   body: ReadableStream<Uint8Array> | null,
+  length: number | undefined,
   maxBytes: number,
   held: Held,
 ): Promise<ArrayBuffer> {
   const begunAt = performance.now()
-  const bytes = new ArrayBuffer(0, { maxByteLength: maxBytes })
   const reader = body?.getReader()
+  if (length !== undefined && !held.take(length)) {
+    await discard(reader!, held)
+    throw noRoom()
+  }
+  const bytes = new ArrayBuffer(0, { maxByteLength: maxBytes })
   for (;;) {
     const start = bytes.byteLength
-    const step = reader && inTime(reader.read(), begunAt, start)
+    const step = reader && inTime(reader.read(), begunAt, start, held)
     const { done, value } = (await step) ?? { done: true }
     if (done || !value) return bytes.slice(0)
-    if (start + value.length > maxBytes) {
-      await discard(reader!)
-      throw tooLarge(maxBytes)
+    const refusal =
+      start + value.length > maxBytes
+        ? tooLarge(maxBytes)
+        : length === undefined && !held.take(value.length)
+          ? noRoom()
+          : undefined
+    if (refusal) {
+      held.release()
+      await discard(reader!, held)
+      throw refusal
     }
-    held.expect(value.length)
-    held.add(value.length)
     bytes.resize(start + value.length)
     new Uint8Array(bytes, start).set(value)
   }
@@ -151,17 +161,24 @@ async function readCounted(
  * What comes of reading, if the body has kept to the least pace: `bytes` are those that it has.
  * @throws {Problem} `request_timeout`
  */
-async function inTime<T>(reading: Promise<T>, begunAt: number, bytes: number): Promise<T> {
-  const deadline = begunAt + FIRST_MS + bytes / LEAST_BYTES_PER_MS
-  let timer: ReturnType<typeof setTimeout> | undefined
+async function inTime<T>(
+  reading: Promise<T>,
+  begunAt: number,
+  bytes: number,
+  { isShort }: Held,
+): Promise<T> {
+  let timer: ReturnType<typeof setInterval> | undefined
   const late = new Promise<never>((_, reject) => {
-    const fail = () => reject(tooSlow())
-    timer = setTimeout(fail, Math.max(0, deadline - performance.now()))
+    timer = setInterval(() => {
+      const { firstMs, leastBytesPerMs } = isShort() ? SENDING_IN_NEED : PACE
+      const lateMs = performance.now() - begunAt - firstMs - bytes / leastBytesPerMs
+      if (lateMs > 0) reject(tooSlow())
+    }, LOOK_MS)
   })
   try {
     return await Promise.race([reading, late])
   } finally {
-    clearTimeout(timer)
+    clearInterval(timer)
   }
 }
 
@@ -170,10 +187,10 @@ async function inTime<T>(reading: Promise<T>, begunAt: number, bytes: number): P
  * left half read workerd ends the connection before the client has its answer, and Node's adapter
  * after half a second, under whatever request is the next one on it by then.
  */
-async function discard(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<void> {
+async function discard(reader: ReadableStreamDefaultReader<Uint8Array>, held: Held): Promise<void> {
   const begunAt = performance.now()
   for (let bytes = 0; bytes < MOST_DISCARDED_BYTES;) {
-    const { done, value } = await inTime(reader.read(), begunAt, bytes)
+    const { done, value } = await inTime(reader.read(), begunAt, bytes, held)
     if (done) return
     bytes += value.length
   }

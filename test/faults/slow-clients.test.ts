@@ -3,7 +3,7 @@ import { connect, type Socket } from 'node:net'
 import { expect, test } from 'vitest'
 import { createApi, expectProblem } from '../support/api.ts'
 import { atTheEnd } from '../support/clean-up.ts'
-import { createDatabase } from '../support/database.ts'
+import { createDatabase, createServer } from '../support/database.ts'
 import { startService } from '../support/service.ts'
 
 /** A connection of its own, all that came over it, and when it was closed. */
@@ -85,46 +85,8 @@ test('a body at 16 KiB a second is taken, though it takes longer than others hav
   expect(answer.status).toBe(200)
 })
 
-test('a client that does not take its answer is cut off', async () => {
-  const database = await createDatabase()
-  // 16 MB of changes of which an answer takes four, and a page of as much.
-  await database.sql`
-    insert into products (name, price, description, attributes)
-    select 'large', 1, repeat(chr(1), 5000), jsonb_build_object('text', repeat('x', 16000))
-    from generate_series(1, 100)`
-  const service = await startService({ DATABASE_URL: database.url, HTTP_MEMORY: '16' })
-  const api = createApi(service.url)
-  // They hold more than there is room for: then all are refused, until these are cut off.
-  const readers = Array.from({ length: 20 }, () => {
-    const reader = open(service.url)
-    reader.socket.pause()
-    reader.socket.write('GET /products?limit=100 HTTP/1.1\r\nHost: larder\r\n\r\n')
-    return reader
-  })
-  const refused = await expect
-    .poll(async () => {
-      const answer = await api.get('/products/1')
-      return answer.status === 503 ? answer : undefined
-    })
-    .toBeDefined()
-    .then(() => api.get('/products/1'))
-  expect([200, 503]).toContain(refused.status)
-  expect((await api.get('/health')).status).toBe(200)
-  const start = performance.now()
-  await expect
-    .poll(async () => (await api.get('/products/1')).status, { timeout: 30_000 })
-    .toBe(200)
-  expect(performance.now() - start).toBeLessThan(15_000)
-  for (const { socket } of readers) socket.resume()
-  await expect
-    .poll(() => readers.filter(({ seen }) => seen.closedAfterMs).length)
-    .toBeGreaterThan(10)
-  const page = await api.get('/products?limit=100')
-  expect(page.body.items).toHaveLength(100)
-})
-
 test('an answer of changes is bounded, and the cursor goes on behind it', async () => {
-  const database = await createDatabase()
+  const database = await createServer()
   await database.sql`
     insert into products (name, price, description, attributes)
     select 'large', 1, repeat(chr(1), 5000), jsonb_build_object('text', repeat('x', 16000))
