@@ -107,8 +107,8 @@ export async function run(plan: Plan, onSecond?: (second: Second) => void): Prom
       if (kind === 'hung') hung++
       tell(bad, text)
     },
-    onStart: watch.onStart,
-    onEnd: watch.onEnd,
+    onStart: (sample) => watch.onStart(sample),
+    onEnd: (sample) => watch.onEnd(sample),
   })
 
   const busy = new AbortController()
