@@ -25,13 +25,11 @@ export const ChangesQuery = z.strictObject({
     .meta({ description: 'The most changes of an answer: 1 to 1,000. Large ones are fewer.' }),
 })
 
-const LARGEST_BIGINT = 9_223_372_036_854_775_807n
-const digits = z
-  .string()
-  .regex(/^\d{1,19}$/)
-  .refine((text) => BigInt(text) <= LARGEST_BIGINT)
+/** An xid8 of PostgreSQL has no sign, so nineteen digits fit; of a bigint not all of them do. */
+const xid = z.string().regex(/^\d{1,19}$/)
+const bigint = xid.refine((text) => BigInt.asIntN(64, BigInt(text)) === BigInt(text))
 /** What a cursor of the feed holds: a position in parts. */
-const ChangesKey = z.tuple([z.uuid(), digits, digits])
+const ChangesKey = z.tuple([z.uuid(), xid, bigint])
 
 export const changes = new Hono<Environment>().get(
   '/changes',

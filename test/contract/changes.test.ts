@@ -409,6 +409,10 @@ describe('a cursor', () => {
     await gone(makeCursor([era, String(BigInt(xid) + 1000n), seq]))
     await gone(makeCursor([era, '9'.repeat(19), '9'.repeat(15)]))
     await gone(makeCursor([crypto.randomUUID(), xid, seq]))
+    const malformed = await api.get(
+      `/products/changes?after=${makeCursor([era, xid, '9'.repeat(19)])}`,
+    )
+    expectProblem(malformed, 400, 'malformed')
     // After a restore an operator says so.
     await sql`truncate product_changes`
     await gone(cursor)
