@@ -5,6 +5,7 @@ import { beforeAll, expect, test } from 'vitest'
 import { createApp } from '../src/app.ts'
 import type { Place } from '../src/database/keyset.ts'
 import { securityHeaders } from '../src/http/browsers.ts'
+import { boundless } from '../src/http/memory.ts'
 import { encodeCursor } from '../src/http/page.ts'
 import { productList } from '../src/products/schema.ts'
 import { type Api, createApi, expectProblem, raw } from './support/api.ts'
@@ -49,6 +50,7 @@ async function answerTo(thrown: unknown) {
       readFile: fail,
       metrics: undefined,
       limiter: undefined,
+      memory: boundless,
       address: '',
     },
   )
