@@ -43,7 +43,7 @@ const REQUEST_MS = 24 * 3_600_000
 
 /** To count what is unsent goes over all connections. */
 const COUNTED_MS = 50
-/** Each may hold some 128 KiB of a body that nobody reads, in its buffers. */
+/** Each has buffers, and takes a file that the pool may need. */
 const MOST_CONNECTIONS = 2000
 
 /** A client that is in the middle of sending a request may finish sending it. */

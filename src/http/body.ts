@@ -9,6 +9,7 @@ const MOST_DISCARDED_BYTES = 16 * MIB
 /** A longer body is counted as it comes; until then a shorter one is in the buffers of its connection. */
 const SHORT_BYTES = 64 * 1024
 
+/** How often is looked whether a body is too slow. */
 const LOOK_MS = 500
 
 /**
@@ -36,10 +37,6 @@ export function readJsonUpTo(maxBytes: number, ...mediaTypes: string[]): Middlew
   return Object.assign(read, { mediaTypes })
 }
 
-/**
- * @returns the one of `mediaTypes` that the body is
- * @throws {Problem} `unsupported_media_type`
- */
 /** For a body that the handler takes in itself, as a stream. */
 export function takeStream(...mediaTypes: string[]): MiddlewareHandler {
   const take: MiddlewareHandler = async function takeStream(c, next) {
@@ -62,6 +59,7 @@ function contentType(c: Context): string[] {
     .map((part) => part.trim())
 }
 
+/** @throws {Problem} `unsupported_media_type` */
 function checkMediaType(c: Context, mediaTypes: string[]) {
   const [mediaType, ...parameters] = contentType(c)
   const charset = parameters.find((parameter) => parameter.startsWith('charset='))
