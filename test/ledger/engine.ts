@@ -313,7 +313,7 @@ async function followFeed(
 
 /** No transaction of the service is left, also of one whose connection was lost. */
 async function untilIdle({ address }: Stage) {
-  const sql = connect(address)
+  const sql = connect(address, 1, false)
   for (let waits = 0; waits < 600; waits++) {
     const [row] = await sql<{ count: number }[]>`
       select count(*)::int from pg_stat_activity
@@ -338,7 +338,7 @@ async function auditFeed({ instances }: Stage, book: Book, complain: (text: stri
 /** The table, in SQL and as an export, is what the changes make of it. */
 async function auditTable({ instances, address }: Stage, book: Book) {
   const expected = book.products()
-  const sql = connect(address)
+  const sql = connect(address, 1, false)
   const [row] = await sql<{ count: number; stock: string; versions: string }[]>`
     select count(*)::int, coalesce(sum(stock), 0)::text as stock,
            coalesce(sum(version), 0)::text as versions

@@ -19,7 +19,7 @@ async function asAdministrator<T>(
   work: (sql: postgres.Sql) => Promise<T>,
 ): Promise<T> {
   for (;;) {
-    const sql = connect(address)
+    const sql = connect(address, 1, false)
     try {
       const isIn = await sql`select`.catch(() => undefined)
       if (isIn) return await work(sql)
@@ -106,7 +106,7 @@ export const processFaults: Record<string, Fault> = {
     const taken: postgres.Sql[] = []
     const take = async () => {
       for (;;) {
-        const sql = connect(world.address)
+        const sql = connect(world.address, 1, false)
         taken.push(sql)
         if ((await sql`select`.catch(() => undefined)) === undefined) return
       }

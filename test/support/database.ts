@@ -68,14 +68,18 @@ export async function createServer(settings: Record<string, string> = {}): Promi
   return { address, url: databaseUrl(address), owner, sql, drop }
 }
 
-/** A client of the tests' own; ends with `end()`. */
-export function connect(address: DatabaseAddress, max = 1): postgres.Sql {
+/**
+ * A client of the tests' own; ends with `end()`. Without `fetchTypes` it reads no arrays, and a server
+ * that goes away at its first statement raises no rejection that nobody could catch.
+ */
+export function connect(address: DatabaseAddress, max = 1, fetchTypes = true): postgres.Sql {
   const { sslMode, ...server } = address
   return postgres({
     ...server,
     max,
     ssl: sslMode === 'disable' ? false : sslMode,
     onnotice: () => {},
+    fetch_types: fetchTypes,
     connection: { application_name: 'larder-test' },
   })
 }
