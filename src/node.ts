@@ -320,7 +320,8 @@ function cutOffSlowReaders() {
   const { firstMs, leastBytesPerMs } = memory.isShort() ? TAKING_IN_NEED : PACE
   for (const [socket, { owed }] of connections) {
     for (const response of owed) {
-      if (!response.writableEnded) continue
+      // One that waits behind another is not late by its client's fault.
+      if (!response.writableEnded || !response.socket) continue
       const seen = untaken.get(response) ?? { since: now, bytes: response.writableLength }
       untaken.set(response, seen)
       if (now - seen.since > firstMs + seen.bytes / leastBytesPerMs) socket.destroy()

@@ -52,7 +52,10 @@ export const whenThereIsRoom: MiddlewareHandler<Environment> = async function wh
   const { memory } = c.env
   if (!memory.take(0)) throw noRoom()
   await next()
-  if (c.req.method === 'GET' && !memory.take(0)) throw noRoom()
+  if (c.req.method === 'GET' && !memory.take(0)) {
+    await c.res.body?.cancel() // or an export would keep its transaction, and wait for a reader
+    throw noRoom()
+  }
 }
 
 export function noRoom() {

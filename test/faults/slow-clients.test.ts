@@ -3,7 +3,7 @@ import { connect, type Socket } from 'node:net'
 import { expect, test } from 'vitest'
 import { createApi, expectProblem } from '../support/api.ts'
 import { atTheEnd } from '../support/clean-up.ts'
-import { createDatabase, createServer } from '../support/database.ts'
+import { blocked, createDatabase, createServer, lockTable } from '../support/database.ts'
 import { startService } from '../support/service.ts'
 
 /** A connection of its own, all that came over it, and when it was closed. */
@@ -83,6 +83,71 @@ test('a body at 16 KiB a second is taken, though it takes longer than others hav
     body: slowly(),
   })
   expect(answer.status).toBe(200)
+})
+
+/** Takes nothing of what comes. */
+function openDeaf(url: string, requests: string) {
+  const reader = open(url)
+  reader.socket.pause()
+  reader.socket.write(requests)
+  return reader
+}
+
+const get = (path: string) => `GET ${path} HTTP/1.1\r\nHost: larder\r\n\r\n`
+
+test('clients that take no answers are cut off when memory is short, and then there is room', async () => {
+  const database = await createDatabase()
+  await database.sql`
+    insert into products (name, price, description, attributes)
+    select 'large', 1, repeat(chr(1), 5000), jsonb_build_object('text', repeat('x', 16000))
+    from generate_series(1, 100)`
+  const service = await startService({ DATABASE_URL: database.url, HTTP_MEMORY: '16' })
+  const api = createApi(service.url)
+  // Each page is some 4.6 MB, and the buffers of the system hold the first of each.
+  const deaf = Array.from({ length: 8 }, () =>
+    openDeaf(service.url, get('/products?limit=100').repeat(4)),
+  )
+  const status = async () => (await api.get('/products/1')).status
+  await expect.poll(status).toBe(503)
+  expect((await api.get('/health')).status).toBe(200)
+  await expect.poll(status, { timeout: 30_000 }).toBe(200)
+  expect((await api.get('/products?limit=100')).body.items).toHaveLength(100)
+  for (const { socket } of deaf) socket.resume() // a socket tells of its end when it is read to it
+  const isCut = ({ seen }: (typeof deaf)[0]) => seen.closedAfterMs !== undefined
+  await expect.poll(() => deaf.filter(isCut).length).toBeGreaterThan(0)
+})
+
+test('an answer that waits behind a slow one is not taken for one that nobody takes', async () => {
+  const database = await createDatabase()
+  const service = await startService({ DATABASE_URL: database.url })
+  const lock = await lockTable(database)
+  const { socket, seen } = open(service.url)
+  socket.write(get('/products') + get('/health'))
+  await expect.poll(() => blocked(database)).toBe(1)
+  // Longer than an answer as small may lie there.
+  await new Promise((resolve) => setTimeout(resolve, 12_000))
+  await lock.release()
+  await expect.poll(() => seen.text).toMatch(/"items":\[\].*"status":"ok"/s)
+})
+
+test('an export for which there is no room any more gives its connection back', async () => {
+  const database = await createDatabase()
+  await database.sql`insert into products (name, price) values ('One', 1)`
+  const service = await startService({ DATABASE_URL: database.url, HTTP_MEMORY: '16' })
+  const api = createApi(service.url)
+  const lock = await lockTable(database)
+  const exporting = api.get('/products/export')
+  await expect.poll(() => blocked(database)).toBe(1)
+  open(service.url).socket.write(head('/products/bulk', `Content-Length: ${15 * 1024 * 1024}`))
+  openDeaf(service.url, get('/docs/swagger-ui-bundle.js').repeat(10))
+  // Whatever reads products waits for the lock; this is 422 without any, while there is room.
+  await expect.poll(async () => (await api.get('/products/0')).status).toBe(503)
+  await lock.release()
+  expectProblem(await exporting, 503, 'unavailable')
+  const inTransaction = () => database.sql`
+    select pid from pg_stat_activity
+    where datname = current_database() and application_name = 'larder' and state <> 'idle'`
+  await expect.poll(inTransaction).toEqual([])
 })
 
 test('an answer of changes is bounded, and the cursor goes on behind it', async () => {
