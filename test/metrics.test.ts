@@ -14,7 +14,7 @@ let api: Api
 
 beforeAll(async () => {
   database = await createDatabase()
-  const settings = { POOL_SIZE: '2', POOL_MAX_OVERFLOW: '1', POOL_TIMEOUT: '1' }
+  const settings = { POOL_SIZE: '2', POOL_MAX_OVERFLOW: '1', POOL_TIMEOUT: '1', POOL_QUEUE: '2' }
   ;({ url } = await startService({ DATABASE_URL: database.url, ...settings }))
   api = createApi(url)
 })
@@ -91,16 +91,19 @@ test('the pool and the requests that wait for it are seen', async () => {
   await api.get('/db-test')
   const none = { lent: 0, waiting: 0, max: 3, in_flight: 1 } // the one that asks
   await expect.poll(pool).toMatchObject(none)
-  const timeouts = async () => (await scrape(api)).value('database_pool_timeouts_total')!
-  const before = await timeouts()
+  const total = async (what: string) => (await scrape(api)).value(`database_pool_${what}_total`)!
+  const before = { timeouts: await total('timeouts'), refusals: await total('refusals') }
 
   const lock = await lockTable(database)
   const requests = Array.from({ length: 5 }, () => api.get('/products'))
   await expect.poll(pool).toEqual({ ...none, lent: 3, idle: 0, waiting: 2, in_flight: 6 })
   expect((await scrape(api)).value('http_connections')).toBeGreaterThanOrEqual(6)
+  // The queue is full.
+  expect((await api.get('/products')).status).toBe(503)
+  expect((await total('refusals')) - before.refusals).toBe(1)
   // The two that wait give up after POOL_TIMEOUT.
   await expect.poll(pool).toMatchObject({ lent: 3, waiting: 0, in_flight: 4 })
-  expect((await timeouts()) - before).toBe(2)
+  expect((await total('timeouts')) - before.timeouts).toBe(2)
   await lock.release()
   const statuses = (await Promise.all(requests)).map(({ status }) => String(status))
   expect(statuses.toSorted()).toEqual(['200', '200', '200', '503', '503'])

@@ -89,6 +89,11 @@ export function createMetrics(sources: Sources): Metrics {
     'Requests that found no connection free within POOL_TIMEOUT.',
     () => sources.pool().timeouts,
   )
+  total(
+    'database_pool_refusals_total',
+    'Requests that were refused because POOL_QUEUE others waited for a connection.',
+    () => sources.pool().refusals,
+  )
 
   new Gauge({ name: 'larder_info', help: 'Always 1.', labelNames: ['version'], registers }).set(
     { version: sources.version },
