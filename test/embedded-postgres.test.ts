@@ -61,7 +61,7 @@ test('data is kept, also when its server was killed, and belongs to one process 
   await again.end()
 })
 
-test('a server whose process is gone without a word ends with it, and the next start waits for that', async () => {
+test('a server whose process is gone without a word ends with it, and the next start has its data', async () => {
   const folder = await place()
   const module = new URL('../src/cli/embedded-postgres.ts', import.meta.url).href
   const code = `const { startPostgres } = await import(${JSON.stringify(module)})

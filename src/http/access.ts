@@ -49,7 +49,7 @@ export function admit(rules: Access | undefined): MiddlewareHandler<Environment>
     if (rules && !openPath.test(c.req.path)) {
       const needed = neededScope(c.req.method, c.req.path)
       if (needed !== 'read' || !rules.publicReads) {
-        requireScope(needed, c.var.scope, bearer(c.req.header('authorization')) !== undefined)
+        requireScope(needed, c.var.scope, c.req.header('authorization'))
       }
     }
     await next()
@@ -87,10 +87,10 @@ function areEqual(a: Uint8Array, b: Uint8Array): boolean {
 }
 
 /** @throws {Problem} `unauthorized` without a known key, `forbidden` with one that is not enough */
-function requireScope(needed: Scope, scope: Scope | undefined, given: boolean): void {
+function requireScope(needed: Scope, scope: Scope | undefined, authorization?: string): void {
   const challenge = 'Bearer realm="larder"'
   if (!scope) {
-    const [detail, header] = given
+    const [detail, header] = bearer(authorization)
       ? ['The key is not known.', `${challenge}, error="invalid_token"`]
       : ['This needs a key, sent as "Authorization: Bearer <key>".', challenge]
     throw new Problem('unauthorized', detail, { headers: { 'www-authenticate': header } })

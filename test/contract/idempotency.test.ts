@@ -315,7 +315,8 @@ test('a twin waits for the first, up to a limit, and is then told when to come a
   expect(await count('products')).toBe(1)
 })
 
-test('a twin of a request that fails without an answer does the work itself', async () => {
+/** A request that waits for a lock, and its twin, which waits for it. `holder` is the first one's backend. */
+async function waitingTwins() {
   const body = product()
   const key = newKey()
   const lock = await lockTable(database)
@@ -326,7 +327,12 @@ test('a twin of a request that fails without an answer does the work itself', as
     where datname = current_database() and application_name = 'larder' and wait_event_type = 'Lock'`
   const twin = post(body, key)
   await expect.poll(() => blocked(database)).toBe(2)
-  await database.sql`select pg_terminate_backend(${holder!.pid})`
+  return { first, twin, holder: holder!.pid, lock, again: () => post(body, key) }
+}
+
+test('a twin of a request that fails without an answer does the work itself', async () => {
+  const { first, twin, holder, lock } = await waitingTwins()
+  await database.sql`select pg_terminate_backend(${holder})`
   expectProblem(await first, 503, 'unavailable')
   await lock.release()
   expectFirst(await twin, 201)
@@ -334,24 +340,15 @@ test('a twin of a request that fails without an answer does the work itself', as
 })
 
 test('a twin whose connection is lost while it waits is told so, and that is no answer that is kept', async () => {
-  const body = product()
-  const key = newKey()
-  const lock = await lockTable(database)
-  const first = post(body, key)
-  await expect.poll(() => blocked(database)).toBe(1)
-  const [holder] = await database.sql<{ pid: number }[]>`
-    select pid from pg_stat_activity
-    where datname = current_database() and application_name = 'larder' and wait_event_type = 'Lock'`
-  const twin = post(body, key)
-  await expect.poll(() => blocked(database)).toBe(2)
+  const { first, twin, again, holder, lock } = await waitingTwins()
   await database.sql`
     select pg_terminate_backend(pid) from pg_stat_activity
     where datname = current_database() and application_name = 'larder'
-      and wait_event_type = 'Lock' and pid <> ${holder!.pid}`
+      and wait_event_type = 'Lock' and pid <> ${holder}`
   expectProblem(await twin, 503, 'unavailable')
   await lock.release()
   expectFirst(await first, 201)
-  expectReplay(await post(body, key), await first)
+  expectReplay(await again(), await first)
   expect(await count('products')).toBe(1)
 })
 
