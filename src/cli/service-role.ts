@@ -30,7 +30,8 @@ const SCRAM_ITERATIONS = 4096
 /**
  * Gives the role its rights in the database of the connection. Creates it when there is none of that
  * name; one that is there keeps its password and its attributes.
- * @returns what there is to tell: a line for the new role, and one for each right it has too many
+ * @returns what there is to tell: a line for the new role, one for each right it has too many, and one
+ *   for the right that only the owner of the database can give
  */
 export async function admit(client: Client, { user, password }: Role): Promise<string[]> {
   const role = escapeIdentifier(user)
@@ -41,6 +42,7 @@ export async function admit(client: Client, { user, password }: Role): Promise<s
   }
   await takeFromEverybody(client)
   await client.query(`grant usage on schema public to ${role}`)
+  await letStage(client, role)
   for (const [object, allowed] of Object.entries(rights)) {
     const [name, kind = 'table'] = object.split(' ').toReversed()
     if (!(await exists(client, name!))) continue
@@ -49,19 +51,31 @@ export async function admit(client: Client, { user, password }: Role): Promise<s
   }
   await client.query('commit')
   const created = found.rowCount === 0 ? [`created the role ${user}`] : []
-  return [...created, ...(await findExcess(client, user))]
+  return [...created, ...(await findDeviations(client, user))]
 }
 
-/** PostgreSQL lets every role make temporary tables and, before 15, tables: the owner takes it back. */
-async function takeFromEverybody(client: Client): Promise<void> {
+/** The name of the database, when the role of the connection may say who may do what in it. */
+async function ownDatabase(client: Client): Promise<string | undefined> {
   const { rows } = await client.query<{ database: string; is_ours: boolean }>(
     `select datname as database, pg_has_role(datdba, 'usage') as is_ours
      from pg_database where datname = current_database()`,
   )
   const { database, is_ours: isOurs } = rows[0]!
-  if (!isOurs) return
-  await client.query(`revoke temporary on database ${escapeIdentifier(database)} from public`)
+  return isOurs ? escapeIdentifier(database) : undefined
+}
+
+/** PostgreSQL lets every role make temporary tables and, before 15, tables: the owner takes it back. */
+async function takeFromEverybody(client: Client): Promise<void> {
+  const database = await ownDatabase(client)
+  if (!database) return
+  await client.query(`revoke temporary on database ${database} from public`)
   await client.query('revoke create on schema public from public')
+}
+
+/** An import that replaces keeps its rows in a temporary table until all have come. */
+async function letStage(client: Client, role: string): Promise<void> {
+  const database = await ownDatabase(client)
+  if (database) await client.query(`grant temporary on database ${database} to ${role}`)
 }
 
 /** Partway through the migrations not every table is there. */
@@ -71,22 +85,25 @@ async function exists(client: Client, name: string): Promise<boolean> {
   return rows[0]!.found
 }
 
-async function findExcess(client: Client, user: string): Promise<string[]> {
+async function findDeviations(client: Client, user: string): Promise<string[]> {
   const { rows } = await client.query<Record<string, boolean>>(
     `select rolsuper as "is a superuser",
             rolcreaterole as "may create roles",
             rolcreatedb as "may create databases",
-            has_database_privilege(oid, current_database(), 'temporary') as "may create temporary tables",
             has_schema_privilege(oid, 'public', 'create') as "may create tables",
+            has_database_privilege(oid, current_database(), 'temporary') as stages,
             pg_has_role(oid, current_user, 'usage') as "has the rights of the owner"
      from pg_roles where rolname = $1`,
     [user],
   )
-  const { 'is a superuser': isSuperuser, ...others } = rows[0]!
+  const { 'is a superuser': isSuperuser, stages, ...others } = rows[0]!
   const excess = isSuperuser ? { 'is a superuser': true } : others
-  return Object.entries(excess).flatMap(([right, has]) =>
+  const warnings = Object.entries(excess).flatMap(([right, has]) =>
     has ? `warning: the role ${user} ${right}, which the service does not need` : [],
   )
+  if (stages) return warnings
+  const need = 'may not create temporary tables, which an import with on_conflict=sku needs'
+  return [...warnings, `warning: the role ${user} ${need}`]
 }
 
 /** What the server keeps in place of a password: sent so, it is in none of the server's logs. */

@@ -489,56 +489,135 @@ export async function removeForeignChanges(sql: Sql): Promise<void> {
 
 export interface ImportedRows {
   inserted: number
-  updated: number
-  /** Those that were not written; `own` tells that it was this import which took the sku. */
-  refused: { sku: string; own: boolean }[]
+  /** Those whose sku is taken, by their lines; `own` tells that it was this import which took it. */
+  refused: { line: number; own: boolean }[]
   /** The id of a row that was written, if one was. */
   witness: number | null
 }
 
 /**
- * Writes a batch of an import, no sku twice in it. A row whose sku is taken is not written, or
- * replaces the other with `replace`, unless that one was written by this very import.
- * @param rows a JSON array of {@link NewProduct}
+ * Writes a batch of an import, no sku twice in it, but for the rows whose sku is taken.
+ * @param rows a JSON array of {@link NewProduct}, each with its `line`
  * @param witness the id of a row that a batch before this one has written
  */
 export async function importRows(
   sql: Sql,
   rows: string,
-  replace: boolean,
   witness: number | null,
 ): Promise<ImportedRows> {
   // What was written by the transaction or, behind a savepoint, by the part of it that this import is.
-  const own = sql`
-    products.xmin is not distinct from (select xmin from products where id = ${witness})`
-  const action = replace
-    ? sql`
-        update set
-          name = excluded.name, description = excluded.description, price = excluded.price,
-          currency = excluded.currency, stock = excluded.stock, attributes = excluded.attributes
-        where not ${own}`
-    : sql`nothing`
-  // A row that was there before has been locked by this transaction, which is then its xmax.
   const [result] = await sql<[ImportedRows]>`
     with row as materialized (
       select * from jsonb_to_recordset((${rows}::text)::jsonb) as row (
-        sku text collate "C", name text, description text, price numeric, currency text,
-        stock integer, attributes jsonb)
+        line integer, sku text collate "C", name text, description text, price numeric,
+        currency text, stock integer, attributes jsonb)
     ), written as (
       insert into products (sku, name, description, price, currency, stock, attributes)
       select sku, name, description, price, currency, stock, attributes from row
-      on conflict (sku) do ${action}
-      returning id, sku, xmax = 0 as inserted
+      on conflict (sku) do nothing
+      returning id, sku
     )
     select
-      (select count(*) from written where inserted)::integer as inserted,
-      (select count(*) from written where not inserted)::integer as updated,
-      (select coalesce(json_agg(json_build_object('sku', sku, 'own', exists (
-                select from products where products.sku = row.sku and ${own}))), '[]')
+      (select count(*) from written)::integer as inserted,
+      (select coalesce(json_agg(json_build_object('line', line, 'own', exists (
+                select from products
+                where products.sku = row.sku
+                  and xmin is not distinct from (select xmin from products where id = ${witness})
+              ))), '[]')
        from row
        where sku is not null and sku not in (select sku from written where sku is not null)
       ) as refused,
       (select max(id) from written) as witness`
+  return result
+}
+
+/**
+ * For an import that replaces: its rows wait here until all have come. Then the products of others are
+ * locked for as long as writing takes, however slowly the rows came, and in the order of their skus: of
+ * two imports that wrote as they read, each soon waited for what the other had.
+ */
+export async function openStage(sql: Sql): Promise<void> {
+  await sql`
+    create temporary table staged on commit drop as
+    select 0 as line, id, sku collate "C" as sku, name, description, price, currency, stock, attributes
+    from products
+    with no data`
+}
+
+/**
+ * Takes a batch in. A row without a sku replaces nothing, so it is written at once.
+ * @param rows a JSON array of {@link NewProduct}, each with its `line`
+ * @returns how many were written
+ */
+export async function stageRows(sql: Sql, rows: string): Promise<number> {
+  const [row] = await sql<[{ inserted: number }]>`
+    with row as materialized (
+      select nextval((select pg_get_serial_sequence('products', 'id')::regclass)) as id, sent.*
+      from jsonb_to_recordset((${rows}::text)::jsonb) as sent (
+        line integer, sku text, name text, description text, price numeric, currency text,
+        stock integer, attributes jsonb)
+    ), kept as (
+      insert into pg_temp.staged (line, id, sku, name, description, price, currency, stock, attributes)
+      select line, id, sku, name, description, price, currency, stock, attributes
+      from row
+      where sku is not null
+    ), written as (
+      insert into products (id, name, description, price, currency, stock, attributes)
+      overriding system value
+      select id, name, description, price, currency, stock, attributes
+      from row
+      where sku is null
+      returning id
+    )
+    select count(*)::integer as inserted from written`
+  return row.inserted
+}
+
+/** All rows have come. @returns the first lines, up to `most`, whose sku an earlier one has */
+export async function closeStage(sql: Sql, most: number): Promise<number[]> {
+  await sql`create index on pg_temp.staged (sku, line)`
+  const rows = await sql<{ line: number }[]>`
+    select line
+    from (select line, lag(sku) over (order by sku, line) = sku as repeats from pg_temp.staged) as row
+    where repeats
+    order by line
+    limit ${most}`
+  return rows.map(({ line }) => line)
+}
+
+/** Of rows that may be large, in a statement. */
+const STAGE_BATCH = 250
+
+/**
+ * Writes the next of the rows that were staged, no sku twice among them: as new products, or in place
+ * of the ones that have their skus.
+ * @param after the sku to go on after; an empty one at first
+ * @returns `last`: the sku to go on after, null when there are no more
+ */
+export async function writeStaged(
+  sql: Sql,
+  after: string,
+): Promise<{ inserted: number; updated: number; last: string | null }> {
+  // A row that was there before has been locked by this transaction, which is then its xmax.
+  const [result] = await sql<[{ inserted: number; updated: number; last: string | null }]>`
+    with row as materialized (
+      select * from pg_temp.staged where sku > ${after} order by sku limit ${STAGE_BATCH}
+    ), written as (
+      insert into products (id, sku, name, description, price, currency, stock, attributes)
+      overriding system value
+      select id, sku, name, description, price, currency, stock, attributes
+      from row
+      order by sku
+      on conflict (sku) do update
+        set name = excluded.name, description = excluded.description, price = excluded.price,
+            currency = excluded.currency, stock = excluded.stock, attributes = excluded.attributes
+      returning xmax = 0 as inserted
+    )
+    select
+      count(*) filter (where inserted)::integer as inserted,
+      count(*) filter (where not inserted)::integer as updated,
+      (select max(sku) from row) as last
+    from written`
   return result
 }
 

@@ -113,6 +113,7 @@ export async function importProducts(
   bunches: AsyncIterable<Iterable<Row>>,
   replace: boolean,
 ): Promise<ImportResult> {
+  if (replace) await repository.openStage(sql)
   const faults: Fault[] = []
   const counts: ImportResult = { inserted: 0, updated: 0 }
   let invalid = false
@@ -123,13 +124,15 @@ export async function importProducts(
   /** One of the rows that were written: it knows the others. */
   let witness: number | null = null
 
-  const write = async ({ rows, lines }: Batch) => {
-    const result = await repository.importRows(sql, `[${rows.join()}]`, replace, witness)
+  const write = async (rows: string) => {
+    if (replace) {
+      counts.inserted += await repository.stageRows(sql, rows)
+      return
+    }
+    const result = await repository.importRows(sql, rows, witness)
     witness ??= result.witness
     counts.inserted += result.inserted
-    counts.updated += result.updated
-    for (const { sku, own } of result.refused) {
-      const line = lines.get(sku)!
+    for (const { line, own } of result.refused) {
       if (own) tellTwice(line)
       else faults.push({ line, pointer: '#/sku', ...taken })
     }
@@ -142,7 +145,7 @@ export async function importProducts(
     await writing
     const full = batch
     batch = newBatch()
-    writing = full.rows.length > 0 ? write(full) : Promise.resolve()
+    writing = full.rows.length > 0 ? write(`[${full.rows.join()}]`) : Promise.resolve()
     writing.catch(() => {}) // it is awaited when the next batch is full
   }
 
@@ -153,11 +156,11 @@ export async function importProducts(
       if (!product) {
         invalid = true
         faults.push(...found.map((fault) => ({ line, ...fault })))
-      } else if (product.sku !== null && batch.lines.has(product.sku)) {
+      } else if (product.sku !== null && batch.skus.has(product.sku)) {
         tellTwice(line)
       } else {
-        if (product.sku !== null) batch.lines.set(product.sku, line)
-        const json = JSON.stringify(product)
+        if (product.sku !== null) batch.skus.add(product.sku)
+        const json = JSON.stringify({ line, ...product })
         batch.rows.push(json)
         batch.characters += json.length
         if (batch.rows.length >= MOST_BATCH_ROWS || batch.characters >= MOST_BATCH_CHARACTERS) {
@@ -169,12 +172,25 @@ export async function importProducts(
   }
   await flush()
   await writing
-  if (faults.length === 0) return counts
+  if (replace) for (const line of await repository.closeStage(sql, MOST_FAULTS)) tellTwice(line)
+  if (faults.length === 0) {
+    if (replace) await writeStaged(sql, counts)
+    return counts
+  }
   faults.sort((one, other) => one.line! - other.line!)
   const detail = 'Lines of the import were refused; nothing of it was kept.'
   throw new Problem(invalid ? 'validation' : 'conflict', detail, {
     faults: faults.slice(0, MOST_FAULTS),
   })
+}
+
+async function writeStaged(sql: Sql, counts: ImportResult): Promise<void> {
+  for (let last: string | null = ''; last !== null;) {
+    const result = await repository.writeStaged(sql, last)
+    counts.inserted += result.inserted
+    counts.updated += result.updated
+    last = result.last
+  }
 }
 
 const { field: _, ...taken } = productConstraints['products_sku_key']!
@@ -183,12 +199,11 @@ interface Batch {
   /** As JSON. */
   rows: string[]
   characters: number
-  /** Of each sku. */
-  lines: Map<string, number>
+  skus: Set<string>
 }
 
 function newBatch(): Batch {
-  return { rows: [], characters: 0, lines: new Map() }
+  return { rows: [], characters: 0, skus: new Set() }
 }
 
 function check({ input, fault }: Row): { product?: NewProduct; faults: Omit<Fault, 'line'>[] } {

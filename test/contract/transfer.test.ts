@@ -185,6 +185,41 @@ describe('an import', () => {
     })
   })
 
+  test('replaces whatever others replace meanwhile, each in an order of its own', async () => {
+    const skus = Array.from({ length: 600 }, (_, n) => `SHELF-${n}`)
+    const rowsBy = (writer: string, from = 0) =>
+      skus.toSorted(() => Math.random() - 0.5).map((sku) => ({ sku, name: writer, price: from }))
+    const replacing = Array.from({ length: 6 }, (_, n) =>
+      importNdjson(ndjson(rowsBy(`import ${n}`)), '?on_conflict=sku'),
+    )
+    for (let n = 0; n < 12; n++) {
+      const some = rowsBy(`bulk ${n}`).slice(0, 100)
+      replacing.push(api.post('/products/bulk?on_conflict=sku', some))
+    }
+    const answers = await Promise.all(replacing)
+    expect(answers.map(({ status }) => status)).toEqual(answers.map(() => 200))
+    expect(answers.reduce((sum, { body }) => sum + body.inserted, 0)).toBe(600)
+    expect(await count()).toBe(600)
+  })
+
+  test('that replaces keeps nobody from the products while its rows come', async () => {
+    const shelf = Array.from({ length: 600 }, (_, n) => product({ sku: `SHELF-${n}`, stock: 1 }))
+    await importNdjson(ndjson(shelf))
+    const { id } = (await api.get('/products?sku=SHELF-0')).body.items[0]
+    async function* slowly() {
+      for (let n = 0; n < shelf.length; n += 300) yield ndjson(shelf.slice(n, n + 300))
+      await expect.poll(active).toBe(1)
+      expect((await api.post(`/products/${id}/stock`, { delta: 5 })).body.stock).toBe(6)
+      expect((await importNdjson(ndjson(shelf), '?on_conflict=sku')).status).toBe(200)
+      yield ndjson([{ sku: 'SHELF-0', name: 'Twice', price: 1 }, product({ sku: 'SHELF-600' })])
+      yield ndjson([product({ sku: 'SHELF-599' })])
+    }
+    const problem = await importNdjson(slowly(), '?on_conflict=sku')
+    expect(faults(problem)).toEqual(['601 #/sku duplicate', '603 #/sku duplicate'])
+    expect((await api.get(`/products/${id}`)).body.stock).toBe(1)
+    expect(await count()).toBe(600)
+  })
+
   test('counts what another wrote meanwhile as updated', async () => {
     const sql = connectTo(database.owner)
     await sql`begin`

@@ -39,6 +39,7 @@ export async function createDatabase(options: Options = {}): Promise<TestDatabas
   const sql = connect(owner, 3)
   // The rights on a database itself are not copied with it.
   await sql`revoke temporary on database ${sql(name)} from public`
+  await sql`grant temporary on database ${sql(name)} to ${sql(SERVICE_ROLE.user)}`
   let dropped: Promise<void> | undefined
   const drop = async () => {
     await sql.end({ timeout: 1 })
