@@ -9,6 +9,9 @@ export interface CsvRecord {
   fields: (string | undefined)[] | undefined
 }
 
+/** So many are looked at anew after each record that is no CSV. */
+const MOST_LINES = 500
+
 /** One record's lines, of which there are several when a line feed stands between quotes. */
 type Span = Line[]
 
@@ -69,7 +72,11 @@ export async function* readCsv(bunches: AsyncIterable<Line[]>): AsyncGenerator<C
     }
   }
 
-  for await (const lines of bunches) yield* parseLines(lines, false)
+  for await (const lines of bunches) {
+    for (let at = 0; at < lines.length; at += MOST_LINES) {
+      yield* parseLines(lines.slice(at, at + MOST_LINES), false)
+    }
+  }
   yield* parseLines([], true)
 }
 

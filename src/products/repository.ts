@@ -112,17 +112,18 @@ interface Written {
  *
  * The rows are written in the order of their skus, so that two writers who have some in common wait
  * for each other and never both at once.
+ * @param products a JSON array of {@link NewProduct}
  */
 export async function createMany(
   sql: Sql,
-  products: NewProduct[],
+  products: string,
   replacing: boolean,
 ): Promise<Written[]> {
   return sql<Written[]>`
     with input as materialized (
       select nextval((select pg_get_serial_sequence('products', 'id')::regclass)) as id, sent.*
       from rows from (
-        jsonb_to_recordset(${sql.json(products)}) as (
+        jsonb_to_recordset((${products}::text)::jsonb) as (
           sku text, name text, description text, price numeric, currency text, stock integer, attributes jsonb)
       ) with ordinality as sent (sku, name, description, price, currency, stock, attributes, place)
       order by place

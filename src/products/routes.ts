@@ -73,7 +73,7 @@ export const products = new Hono<Environment>()
     '/bulk',
     valid('query', BulkQuery),
     readJsonUpTo(MOST_BULK_BYTES, 'application/json'),
-    validRows(NewProducts, { list: ProductRows, row: NewProduct, most: MOST_PRODUCTS }),
+    validRows(NewProducts, { ...ProductRows, row: NewProduct, most: MOST_PRODUCTS }),
     (c) => {
       const products = c.req.valid('json')
       const replacing = c.req.valid('query').on_conflict === 'sku'

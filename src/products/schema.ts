@@ -132,8 +132,11 @@ const listOf = <Item extends z.ZodType>(item: Item) =>
 
 /** For `POST /products/bulk`. */
 export const NewProducts = listOf(NewProduct)
-/** The rules of the list alone; each of the products is checked by itself. */
-export const ProductRows = listOf(z.unknown())
+/** The rules of the list alone, for what it needs to know of each product. */
+export const ProductRows = {
+  list: listOf(z.unknown()),
+  outline: (row: unknown) => ({ sku: (row as { sku?: unknown } | null)?.sku }),
+}
 
 export const BulkQuery = z.strictObject({
   on_conflict: z
