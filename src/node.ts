@@ -296,9 +296,10 @@ async function drain(reason: string): Promise<boolean> {
   return cutOff === 0
 }
 
+/** Not to clients that have gone: the server is closed a little before their sockets say so. */
 function countOwed(): number {
   let count = 0
-  for (const { owed } of connections.values()) count += owed.size
+  for (const [socket, { owed }] of connections) if (!socket.destroyed) count += owed.size
   return count
 }
 

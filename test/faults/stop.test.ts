@@ -64,6 +64,20 @@ test('a request that waits for its answer gets it, a new connection is refused',
   expect(await backends(database)).toBe(0)
 })
 
+test('a client that leaves while the service drains was not cut off by it: exit code 0', async () => {
+  const database = await createDatabase()
+  const service = await startService({ DATABASE_URL: database.url })
+  const lock = await lockTable(database)
+  const socket = connect(Number(new URL(service.url).port), '127.0.0.1')
+  socket.on('error', () => {}).write('DELETE /products/1 HTTP/1.1\r\nHost: larder\r\n\r\n')
+  await expect.poll(() => blocked(database)).toBe(1)
+  service.process.kill('SIGTERM')
+  await service.logged('draining')
+  socket.destroy()
+  expect(await service.exited).toEqual({ code: 0, signal: null })
+  await lock.release()
+})
+
 test('while it drains, /ready says so on a connection that is still there', async () => {
   const database = await createDatabase()
   const service = await startService({ DATABASE_URL: database.url })

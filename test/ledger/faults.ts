@@ -85,7 +85,7 @@ export const networkFaults: Record<string, Fault> = {
   },
   /** Likewise; or nobody is told, and the service waits until its deadline. */
   async 'answers to commits lost'({ proxy }, dice) {
-    proxy.loseAnswerTo('commit')
+    proxy.loseAnswerTo('commit\0')
     await sleep(dice.whole(200, 800))
     if (dice.happens(0.7)) proxy.reset()
     await proxy.pass()

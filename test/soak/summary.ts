@@ -6,6 +6,9 @@ export type Summary = ReturnType<typeof summarise>
 /** Normal service within so long of a fault's end. */
 const NORMAL_WITHIN_MS = 2000
 
+/** Caches, plans and heaps fill for some minutes; after that nothing may grow any more. */
+const GROWTH = { seconds: 600, memoryMb: 1, files: 1, connectionsAtRest: 10 }
+
 /** What a run came to; `good` when every promise held. */
 export function summarise(report: Report) {
   const { plan, settings, verdict, requests, hung, crashes, bad, health, faults, seconds } = report
@@ -25,11 +28,16 @@ export function summarise(report: Report) {
   const known = seconds.filter(({ memoryMb }) => memoryMb !== undefined)
   const slope = (value: (second: (typeof known)[0]) => number) =>
     round(60 * slopeOf(known.map((second) => [second.at, value(second)])))
+  const rise = { memoryMb: slope(({ memoryMb }) => memoryMb!), files: slope(({ files }) => files!) }
+  const grows =
+    report.atRest.connections > GROWTH.connectionsAtRest ||
+    (plan.seconds >= GROWTH.seconds &&
+      (rise.memoryMb > GROWTH.memoryMb || rise.files > GROWTH.files))
   const clean =
     Object.keys(complaints).length === 0 &&
     hung + crashes.length + bad.length + health.failed.length === 0
   return {
-    good: clean && late.length === 0,
+    good: clean && late.length === 0 && !grows,
     plan,
     settings,
     requests,
@@ -52,7 +60,7 @@ export function summarise(report: Report) {
       kinds: kinds.toSorted((one, other) => other.worstMs - one.worstMs),
     },
     /** A line through the second half, when caches are full: its rise in a minute. */
-    slope: { memoryMb: slope(({ memoryMb }) => memoryMb!), files: slope(({ files }) => files!) },
+    slope: rise,
     memoryMb: {
       first: round(known.find(({ at }) => at > 10)?.memoryMb ?? NaN),
       most: round(Math.max(...known.map(({ memoryMb }) => memoryMb!))),
