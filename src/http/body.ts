@@ -1,7 +1,8 @@
-// Reads a JSON body: its media type, length, pace and encoding are checked here, its syntax by Hono.
+// Reads a JSON body: its media type, length, pace and encoding are checked here.
 import type { Context, MiddlewareHandler } from 'hono'
 import type { Environment } from './environment.ts'
 import { type Memory, noRoom, PACE, SENDING_IN_NEED } from './memory.ts'
+import { parseJson } from './parse-json.ts'
 import { Problem } from './problem.ts'
 
 const MIB = 1024 * 1024
@@ -25,10 +26,14 @@ export function readJsonUpTo(maxBytes: number, ...mediaTypes: string[]): Middlew
     const held = holdIn(c.env.memory)
     try {
       const bytes = await readBytes(c.req.raw, maxBytes, held)
-      // As text, which Hono parses. What is parsed it would write out and parse again: 1e400, which
-      // is Infinity to JavaScript, would come out as null. Promises, for an empty text is none to it.
-      const text = Promise.resolve(decode(bytes))
-      Object.assign(c.req.bodyCache, { text, arrayBuffer: Promise.resolve(bytes) })
+      // As text. What is parsed Hono would write out and parse again: 1e400, which is Infinity to
+      // JavaScript, would come out as null. Promises, for an empty text is none to it.
+      const text = decode(bytes)
+      Object.assign(c.req.bodyCache, {
+        text: Promise.resolve(text),
+        arrayBuffer: Promise.resolve(bytes),
+      })
+      c.req.json = async <T>() => parseJson(text) as T
       await next()
     } finally {
       held.release()

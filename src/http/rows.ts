@@ -2,6 +2,7 @@
 import type { MiddlewareHandler } from 'hono'
 import type { z } from 'zod'
 import type { Environment } from './environment.ts'
+import { endOfString, parseJson } from './parse-json.ts'
 import { type Fault, Problem } from './problem.ts'
 import { invalid, MOST_FAULTS, toFaults } from './validation.ts'
 
@@ -66,7 +67,7 @@ async function check(text: string, { list, outline, row, most }: Rules): Promise
 
 function parse(text: string): unknown {
   try {
-    return JSON.parse(text)
+    return parseJson(text)
   } catch {
     throw malformed()
   }
@@ -106,6 +107,7 @@ function divide(text: string, most: number): string[] | undefined {
     switch (text[at]) {
       case '"':
         at = endOfString(text, at)
+        if (at === -1) throw malformed()
         break
       case '[':
       case '{':
@@ -130,16 +132,6 @@ function divide(text: string, most: number): string[] | undefined {
 
 /** Of what JSON takes for white space alone. */
 const isBlank = (text: string) => /^[ \t\n\r]*$/.test(text)
-
-/** Where the string that begins here is closed. */
-function endOfString(text: string, start: number): number {
-  for (let at = text.indexOf('"', start + 1); at !== -1; at = text.indexOf('"', at + 1)) {
-    let backslashes = 0
-    while (text[at - 1 - backslashes] === '\\') backslashes++
-    if (backslashes % 2 === 0) return at
-  }
-  throw malformed()
-}
 
 function tooLarge() {
   return new Problem('too_large', `One of the list is longer than ${LONGEST_ROW} characters.`)

@@ -14,6 +14,7 @@ import {
   readRest,
 } from '../http/lines.ts'
 import { startFingerprint } from '../http/fingerprint.ts'
+import { parseJson } from '../http/parse-json.ts'
 import { type Fault, Problem } from '../http/problem.ts'
 import { streamText } from '../http/stream.ts'
 import { MOST_FAULTS, toFaults, valid } from '../http/validation.ts'
@@ -235,7 +236,7 @@ function* toRows(lines: Line[]): Generator<Row> {
 
 function toRow({ number: line, text }: Line): Row {
   try {
-    return { line, input: JSON.parse(text) }
+    return { line, input: parseJson(text) }
   } catch {
     return { line, fault: { code: 'malformed', detail: 'is not valid JSON' } }
   }
@@ -298,7 +299,7 @@ function toProduct(line: number, header: string[], fields: (string | undefined)[
   }
   if (typeof input['attributes'] === 'string') {
     try {
-      input['attributes'] = JSON.parse(input['attributes'])
+      input['attributes'] = parseJson(input['attributes'])
     } catch {
       delete input['attributes']
       const detail = 'is not valid JSON'

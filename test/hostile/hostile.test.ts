@@ -7,6 +7,7 @@ import { randomInt } from 'node:crypto'
 import { connect } from 'node:net'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest'
+import { parseJson } from '../../src/http/parse-json.ts'
 import { makeKey } from '../support/keys.ts'
 import { startTarget, type Target } from '../support/target.ts'
 import { openWire, parseAnswer, type Wire, type WireAnswer } from '../support/wire.ts'
@@ -175,7 +176,7 @@ function request(
 const ask = (method: string, path: string, body?: string, lane = 0) =>
   send(request(method, path, body), lane)
 
-const parsed = ({ body }: WireAnswer) => JSON.parse(body.toString()) as Record<string, unknown>
+const parsed = ({ body }: WireAnswer) => parseJson(body.toString()) as Record<string, unknown>
 
 const failure = (message: string, sent: HostileRequest) =>
   new Error(`${message}\n${reproduce(sent, target.url).slice(0, 20_000)}`)
@@ -331,13 +332,13 @@ describe(`with HOSTILE_SEED=${SEED}`, { timeout: TIMEOUT_MS }, () => {
           'POST',
           '/products',
           first,
-          judge(JSON.parse(first), false),
+          judge(parseJson(first), false),
           lane,
         )
         if (!posted) return
         const path = `/products/${posted.id}`
         try {
-          const verdict = judge(JSON.parse(patch), true)
+          const verdict = judge(parseJson(patch), true)
           const content =
             verdict.faults.size === 0 ? patched(posted.content, verdict.fields) : undefined
           const faults = content ? verdict.faults : new Set([...verdict.faults, '#/attributes'])
@@ -348,7 +349,7 @@ describe(`with HOSTILE_SEED=${SEED}`, { timeout: TIMEOUT_MS }, () => {
             const same = canonical(changed.content) === canonical(posted.content)
             expect(changed.version, patch).toBe(same ? 1 : 2)
           }
-          await written('PUT', path, second, judge(JSON.parse(second), false), lane)
+          await written('PUT', path, second, judge(parseJson(second), false), lane)
         } finally {
           expect((await ask('DELETE', path, undefined, lane)).status).toBe(204)
         }
@@ -418,7 +419,7 @@ describe(`with HOSTILE_SEED=${SEED}`, { timeout: TIMEOUT_MS }, () => {
         throw failure(`${answer.status}, ${why}`, sent)
       }
       const skus = rows.filter(
-        (row) => wrong.size === 0 && judge(JSON.parse(row), false).fields.sku,
+        (row) => wrong.size === 0 && judge(parseJson(row), false).fields.sku,
       )
       if (count.length !== skus.length) throw failure(`${count.length} were kept`, sent)
       if (wrong.size === 0)
@@ -431,7 +432,7 @@ describe(`with HOSTILE_SEED=${SEED}`, { timeout: TIMEOUT_MS }, () => {
     const known = new Set<unknown>()
     const wrong = new Set<number>()
     for (const [index, row] of rows.entries()) {
-      const input = JSON.parse(row) as { sku?: unknown } | null
+      const input = parseJson(row) as { sku?: unknown } | null
       const { faults } = judge(input, false)
       if (faults.size > 0) wrong.add(index + 1)
       const sku = input?.sku
