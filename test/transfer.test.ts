@@ -125,7 +125,14 @@ test(
       yield* lines(2000)
       await sleep(90_000)
     }
+    async function* byteByByte() {
+      for (;;) {
+        yield ' '
+        await sleep(1000)
+      }
+    }
     const importing = send(half())
+    const dawdling = send(byteByByte())
     const exporting = await api.open('GET', '/products/export')
     const waiting = async () => {
       const [row] = await database.sql<{ count: number }[]>`
@@ -133,10 +140,9 @@ test(
       where datname = ${database.address.database} and state = 'idle in transaction'`
       return row!.count
     }
-    await expect.poll(waiting).toBe(2)
+    await expect.poll(waiting).toBe(3)
     await expect.poll(waiting, { timeout: 2 * MINUTES, interval: 500 }).toBe(0)
-    const { detail } = expectProblem(await importing, 400, 'malformed')
-    expect(detail).toBe('Nothing of the body has come for 50 s.')
+    for (const late of [importing, dawdling]) expectProblem(await late, 408, 'request_timeout')
     await expect(pipeline(exporting, createWriteStream('/dev/null'))).rejects.toThrow('aborted')
     expect(exporting.complete).toBe(false)
     expect(service.log.filter(({ msg }) => msg === 'answer broken off')).toHaveLength(1)

@@ -8,13 +8,13 @@ export interface Role {
 }
 
 /**
- * By table (or sequence), and nothing beyond. What triggers write they write as the owner, so the role reads the
+ * By table (or sequence); beyond these it may make temporary tables. What triggers write they write as the owner, so the role reads the
  * changes and the words of products, and forges none. A new table needs its line: the tests run the
  * service as such a role.
  */
 export const rights: Record<string, string> = {
   products: 'select, insert, update, delete',
-  // A bulk draws its ids before it inserts, to know which row became which product.
+  // A bulk, and an import that replaces, draw their ids before they insert.
   'sequence products_id_seq': 'usage',
   product_words: 'select',
   // The housekeeping removes the oldest, or all of them when they came with a dump.

@@ -13,7 +13,7 @@ export interface ApiKey {
   /** Of whom; it is in the log, the key is not. */
   name: string
   scope: Scope
-  /** SHA-256 of the key, 32 bytes; the key itself is known to its owner alone. */
+  /** SHA-256 of the key, 32 bytes; the key itself is in no setting. */
   digest: Uint8Array
 }
 

@@ -7,7 +7,7 @@ import { Problem } from './problem.ts'
 
 const MIB = 1024 * 1024
 const MOST_DISCARDED_BYTES = 16 * MIB
-/** A longer body is counted as it comes; until then a shorter one is in the buffers of its connection. */
+/** A longer body is held by the length that it declares; a shorter one is in its connection's buffers until it has come. */
 const SHORT_BYTES = 64 * 1024
 
 /** How often is looked whether a body is too slow. */

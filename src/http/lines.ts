@@ -1,5 +1,5 @@
 // Takes a body of any length apart into its lines, as they arrive: memory holds one piece, and one line at most.
-import { withPatience } from './patience.ts'
+import { PATIENCE_MS, withPatience } from './patience.ts'
 import { Problem } from './problem.ts'
 
 export interface Line {
@@ -16,6 +16,12 @@ export type OnChunk = (chunk: Uint8Array) => Promise<void>
 /** Of a line, without its end. */
 export const MOST_LINE_BYTES = 1024 * 1024
 
+/**
+ * For so much of a body its client may take the time that it has for one pause, what it is held up
+ * aside: a byte now and then would else hold a connection, and a transaction, for ever.
+ */
+const PART_BYTES = 800_000
+
 const LINE_FEED = 10
 const BYTE_ORDER_MARK = '\ufeff'
 const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
@@ -23,7 +29,8 @@ const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 /**
  * The lines of a body, in bunches as they come; blank ones are there, for they count. The caller may
  * stop early; `onChunk` sees every byte that was read.
- * @throws {Problem} `malformed` for a body that ends half way or is not UTF-8, `too_large` for a line
+ * @throws {Problem} `malformed` for a body that ends half way or is not UTF-8, `too_large` for a line,
+ *   `request_timeout`
  */
 export async function* readLines(body: Body, onChunk?: OnChunk): AsyncGenerator<Line[]> {
   // The beginning of a line whose end has not come. It grows by doubling: a list of the pieces would
@@ -72,7 +79,7 @@ export async function discardRest(body: Body): Promise<void> {
   })
 }
 
-/** @throws {Problem} `malformed`, when it ends half way */
+/** @throws {Problem} `malformed`, when it ends half way; `request_timeout` */
 export async function readRest(body: Body, onChunk: OnChunk): Promise<void> {
   for await (const chunk of readChunks(body)) await onChunk(chunk)
 }
@@ -84,12 +91,20 @@ async function* readChunks(body: Body): AsyncGenerator<Uint8Array> {
   if (!body) return
   if (brokenOff.has(body)) throw new Problem('malformed', 'The body has broken off.')
   const reader = body.getReader()
-  const late = (seconds: number) =>
-    new Problem('malformed', `Nothing of the body has come for ${seconds} s.`)
+  const late = () =>
+    new Problem('request_timeout', 'The body has not come in time.', {
+      headers: { connection: 'close' },
+    })
+  let partBytes = 0
+  let waitedMs = 0
   try {
     for (;;) {
-      const { done, value } = await withPatience(reader.read(), late)
+      const begunAt = performance.now()
+      const { done, value } = await withPatience(reader.read(), late, PATIENCE_MS - waitedMs)
       if (done) return
+      waitedMs += performance.now() - begunAt
+      partBytes += value.length
+      if (partBytes >= PART_BYTES) partBytes = waitedMs = 0
       yield value
     }
   } catch (cause) {

@@ -10,7 +10,7 @@ import type { Quota, RateLimiter } from './rate-limit.ts'
 const MOST_CLIENTS = 50_000
 
 export interface MemoryLimiter extends RateLimiter {
-  /** Of how many it knows what they have left. */
+  /** How many it has seen, of the last MOST_CLIENTS. */
   clients: () => number
 }
 

@@ -117,7 +117,8 @@ const meanings: Record<ProblemCode, string> = {
   not_found: 'There is nothing at this address.',
   method_not_allowed: 'The resource does not take this method; `Allow` names those it takes.',
   not_acceptable: 'There is no form that `Accept` would take.',
-  request_timeout: 'The body came more slowly than 16 KiB a second, the first ten seconds aside.',
+  request_timeout:
+    'The body came more slowly than 16 KiB a second, the first ten seconds aside; of an import, than 800 kB in 50 seconds.',
   conflict: 'The request conflicts with what is stored; `errors` points at the field.',
   insufficient_stock: 'The stock would fall below zero.',
   gone: 'The cursor is older than the changes that are kept.',

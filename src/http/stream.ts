@@ -1,7 +1,7 @@
 // A body that is written while the client reads it, no faster than that.
 import type { Context } from 'hono'
 import type { Environment } from './environment.ts'
-import { withPatience } from './patience.ts'
+import { PATIENCE_MS, withPatience } from './patience.ts'
 
 /**
  * Runs `work` as long as the client reads. `write` returns when the client has taken the text, and
@@ -15,7 +15,7 @@ export function streamText(
   const gone = new AbortController()
   const signal = AbortSignal.any([c.req.raw.signal, gone.signal])
   const encoder = new TextEncoder()
-  const late = (seconds: number) => new Error(`the client has taken nothing for ${seconds} s`)
+  const late = () => new Error(`the client has taken nothing for ${PATIENCE_MS / 1000} s`)
   // Nothing is kept ready: what nobody has asked for is not taken from the writer. A failure, too,
   // waits to be asked for: Node's adapter would end the answer, rather than break it off, when the
   // stream failed while it had asked for nothing.

@@ -91,7 +91,7 @@ export function createMetrics(sources: Sources): Metrics {
   )
   total(
     'database_pool_refusals_total',
-    'Requests that were refused because POOL_QUEUE others waited for a connection.',
+    'Requests that were refused because the queue for connections was full.',
     () => sources.pool().refusals,
   )
 

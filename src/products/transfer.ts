@@ -104,8 +104,8 @@ export interface Row {
 }
 
 /**
- * Writes every row, or none. What comes after a fault is still written, though it will be taken
- * back: only the table knows which skus are taken, by others or by an earlier line.
+ * Writes every row, or none. What comes after a fault is still taken to the table, and taken
+ * back at the end: only it knows which skus are taken, by others or by an earlier line.
  * @param replace whether a product whose sku is known is replaced, as by PUT
  * @throws {Problem} `validation` or `conflict`, with the first 100 faults
  */

@@ -53,6 +53,9 @@ const lock = (statement: string): Fault =>
     })
   }
 
+/** Until both sides have noticed: the service by its deadline, the server by its keep-alive. */
+const NOTICED_MS = 3500
+
 /** Faults of the network and of connections. */
 export const networkFaults: Record<string, Fault> = {
   'some backends killed': kill(0.5),
@@ -70,10 +73,9 @@ export const networkFaults: Record<string, Fault> = {
     await sleep(dice.whole(500, 4500))
     await proxy.pass()
   },
-  /** Until both sides have noticed: the service by its deadline, the server by its keep-alive. */
   async 'connections forgotten'({ proxy }) {
     proxy.lose()
-    await sleep(3500)
+    await sleep(NOTICED_MS)
     proxy.bury()
   },
   /** What was written is committed, and then the connection is found to be broken. */
@@ -87,8 +89,10 @@ export const networkFaults: Record<string, Fault> = {
   async 'answers to commits lost'({ proxy }, dice) {
     proxy.loseAnswerTo('commit\0')
     await sleep(dice.whole(200, 800))
-    if (dice.happens(0.7)) proxy.reset()
+    const areTold = dice.happens(0.7)
+    if (areTold) proxy.reset()
     await proxy.pass()
+    if (!areTold) await sleep(NOTICED_MS)
   },
 }
 

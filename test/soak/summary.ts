@@ -110,7 +110,10 @@ export function toMarkdown(summary: Summary): string {
       `${memoryMb.first} MB at first, ${memoryMb.most} MB at most, ${memoryMb.last} MB at rest; ${slope.memoryMb} MB a minute in the second half`,
     ],
     ['open files', `${slope.files} a minute in the second half`],
-    ['connections to PostgreSQL', `${connections.most} at most, ${connections.atRest} at rest`],
+    [
+      'sockets to PostgreSQL, lost ones among them',
+      `${connections.most} at most, ${connections.atRest} at rest`,
+    ],
   ]
   const lines = [
     `# ${minutes} minutes under fire`,
@@ -147,9 +150,14 @@ function table(head: string[], rows: string[][]): string[] {
   return [line(head), line(widths.map((width) => '-'.repeat(width))), ...rows.map(line)]
 }
 
-/** Of a line through the second half of the points, by least squares. */
+/** Of a line through the second half of the points, minute by minute, by least squares. */
 function slopeOf(points: [x: number, y: number][]): number {
-  const half = points.slice(points.length >> 1)
+  const minutes = Object.values(Object.groupBy(points, ([x]) => Math.floor(x / 60)))
+  const middles = minutes.map((all): [x: number, y: number] => [
+    median(all!.map(([x]) => x)),
+    median(all!.map(([, y]) => y)), // faults make single seconds jump
+  ])
+  const half = middles.slice(middles.length >> 1)
   const mean = (n: 0 | 1) => half.reduce((sum, point) => sum + point[n], 0) / half.length
   const [x, y] = [mean(0), mean(1)]
   const across = half.reduce((sum, point) => sum + (point[0] - x) ** 2, 0)
