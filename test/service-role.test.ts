@@ -14,6 +14,7 @@ import { run } from './support/process.ts'
 import { runService, startService } from './support/service.ts'
 
 const root = join(import.meta.dirname, '..')
+const noStage = 'the role may not make temporary tables: imports with on_conflict=sku will fail'
 const warning = 'the role may do more than the service needs: give it one of its own'
 
 interface Admitted {
@@ -167,6 +168,14 @@ test('the service runs as it, without a warning', async () => {
   expect((await api.post('/products', product())).status).toBe(201)
   expect((await api.get('/ready')).status).toBe(200)
   expect(service.output()).not.toContain(warning)
+  expect(service.output()).not.toContain(noStage)
+})
+
+test('a role that may not make temporary tables is told of at start', async () => {
+  const { sql, address, url } = await createDatabase()
+  await sql`revoke temporary on database ${sql(address.database)} from ${sql(address.user)}`
+  const service = await startService({ DATABASE_URL: url })
+  await service.logged(noStage)
 })
 
 test('later migrations and runs leave it what it needs, and take away what it was given besides', async () => {

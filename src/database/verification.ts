@@ -45,6 +45,15 @@ export async function pendingMigrations(database: Database): Promise<string[]> {
   return migrations.filter((name) => !names.has(name))
 }
 
+/** Whether the role may make temporary tables, which only the owner of the database can give it. */
+export async function mayStage(database: Database): Promise<boolean> {
+  const [row] = await database.read(
+    (sql) => sql<{ may: boolean }[]>`
+      select has_database_privilege(current_database(), 'temporary') as may`,
+  )
+  return row!.may
+}
+
 /**
  * What makes the role of these connections more than a user of the tables: it is a superuser, or it
  * has the rights of their owner, who can alter and drop them. Undefined when it is neither.

@@ -61,23 +61,32 @@ export async function* readCsv(bunches: AsyncIterable<Line[]>): AsyncGenerator<C
   }
 
   function* parseLines(lines: Line[], last: boolean): Generator<CsvRecord[]> {
-    for (let unread = lines; ;) {
-      const spans = divide(unread)
-      if (last && open.length > 0) spans.push(close())
+    const unread = inPieces(lines)
+    do {
+      const spans = divide(unread.pop() ?? [])
+      if (last && unread.length === 0 && open.length > 0) spans.push(close())
       const { records, fault } = parseSpans(spans)
-      if (!fault) return yield records
+      if (!fault) {
+        yield records
+        continue
+      }
       const [bad, ...rest] = spans.slice(records.length)
       yield [...records, { line: bad![0]!.number, fields: undefined }]
-      unread = [...bad!.slice(1), ...rest.flat(), ...close()]
-    }
+      unread.push(...inPieces([...bad!.slice(1), ...rest.flat(), ...close()]))
+    } while (unread.length > 0)
   }
 
-  for await (const lines of bunches) {
-    for (let at = 0; at < lines.length; at += MOST_LINES) {
-      yield* parseLines(lines.slice(at, at + MOST_LINES), false)
-    }
-  }
+  for await (const lines of bunches) yield* parseLines(lines, false)
   yield* parseLines([], true)
+}
+
+/** Of so many lines each; the first of them is the last, to be taken off the end. */
+function inPieces(lines: Line[]): Line[][] {
+  const pieces: Line[][] = []
+  for (let at = 0; at < lines.length; at += MOST_LINES) {
+    pieces.push(lines.slice(at, at + MOST_LINES))
+  }
+  return pieces.reverse()
 }
 
 /** The records before the first that is not CSV, and what is wrong with that. */

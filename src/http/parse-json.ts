@@ -68,11 +68,11 @@ function restored(value: unknown, keys: Map<string, string>): unknown {
   for (let parent = rest.pop(); parent; parent = rest.pop()) {
     for (const [name, child] of Object.entries(parent) as [string, unknown][]) {
       if (typeof child !== 'object' || child === null) continue
-      const entries = Object.entries(child) as [string, unknown][]
-      if (Array.isArray(child) || !entries.some(([key]) => keys.has(key))) {
+      if (Array.isArray(child) || !Object.keys(child).some((key) => keys.has(key))) {
         rest.push(child)
         continue
       }
+      const entries = Object.entries(child) as [string, unknown][]
       const renamed = Object.fromEntries(entries.map(([key, of]) => [keys.get(key) ?? key, of]))
       // The name may be __proto__, of which an assignment would make something else.
       Object.defineProperty(parent, name, { ...asParsed, value: renamed })

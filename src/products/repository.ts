@@ -510,7 +510,7 @@ export async function importRows(
   const [result] = await sql<[ImportedRows]>`
     with row as materialized (
       select * from jsonb_to_recordset((${rows}::text)::jsonb) as row (
-        line integer, sku text collate "C", name text, description text, price numeric,
+        line bigint, sku text collate "C", name text, description text, price numeric,
         currency text, stock integer, attributes jsonb)
     ), written as (
       insert into products (sku, name, description, price, currency, stock, attributes)
@@ -540,7 +540,7 @@ export async function importRows(
 export async function openStage(sql: Sql): Promise<void> {
   await sql`
     create temporary table staged on commit drop as
-    select 0 as line, id, sku collate "C" as sku, name, description, price, currency, stock, attributes
+    select 0::bigint as line, id, sku collate "C" as sku, name, description, price, currency, stock, attributes
     from products
     with no data`
 }
@@ -555,7 +555,7 @@ export async function stageRows(sql: Sql, rows: string): Promise<number> {
     with row as materialized (
       select nextval((select pg_get_serial_sequence('products', 'id')::regclass)) as id, sent.*
       from jsonb_to_recordset((${rows}::text)::jsonb) as sent (
-        line integer, sku text, name text, description text, price numeric, currency text,
+        line bigint, sku text, name text, description text, price numeric, currency text,
         stock integer, attributes jsonb)
     ), kept as (
       insert into pg_temp.staged (line, id, sku, name, description, price, currency, stock, attributes)
@@ -574,9 +574,8 @@ export async function stageRows(sql: Sql, rows: string): Promise<number> {
   return row.inserted
 }
 
-/** All rows have come. @returns the first lines, up to `most`, whose sku an earlier one has */
-export async function closeStage(sql: Sql, most: number): Promise<number[]> {
-  await sql`create index on pg_temp.staged (sku, line)`
+/** @returns the first lines, up to `most`, whose sku an earlier one has */
+export async function repeatedLines(sql: Sql, most: number): Promise<number[]> {
   const rows = await sql<{ line: number }[]>`
     select line
     from (select line, lag(sku) over (order by sku, line) = sku as repeats from pg_temp.staged) as row
@@ -584,6 +583,17 @@ export async function closeStage(sql: Sql, most: number): Promise<number[]> {
     order by line
     limit ${most}`
   return rows.map(({ line }) => line)
+}
+
+/** All rows have come, and none has the sku of another: makes ready for `writeStaged`. */
+export async function closeStage(sql: Sql): Promise<void> {
+  await sql`create index on pg_temp.staged (sku)`
+  await sql`savepoint staged`
+}
+
+/** As if nothing had been written of what was staged. */
+export async function backToStage(sql: Sql): Promise<void> {
+  await sql`rollback to savepoint staged`
 }
 
 /** Of rows that may be large, in a statement. */

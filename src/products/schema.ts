@@ -135,7 +135,10 @@ export const NewProducts = listOf(NewProduct)
 /** The rules of the list alone, for what it needs to know of each product. */
 export const ProductRows = {
   list: listOf(z.unknown()),
-  outline: (row: unknown) => ({ sku: (row as { sku?: unknown } | null)?.sku }),
+  outline(row: unknown) {
+    const sku = (row as { sku?: unknown } | null)?.sku
+    return { sku: typeof sku === 'string' ? sku : undefined }
+  },
 }
 
 export const BulkQuery = z.strictObject({

@@ -2,6 +2,7 @@
 import { Hono } from 'hono'
 import { accepts } from 'hono/accepts'
 import type { Sql } from '../database/connection.ts'
+import { DatabaseError } from '../database/errors.ts'
 import { mediaTypeOf, takeStream } from '../http/body.ts'
 import { readCsv } from '../http/csv.ts'
 import type { Environment } from '../http/environment.ts'
@@ -173,10 +174,12 @@ export async function importProducts(
   }
   await flush()
   await writing
-  if (replace) for (const line of await repository.closeStage(sql, MOST_FAULTS)) tellTwice(line)
+  if (replace) for (const line of await repository.repeatedLines(sql, MOST_FAULTS)) tellTwice(line)
   if (faults.length === 0) {
-    if (replace) await writeStaged(sql, counts)
-    return counts
+    if (!replace) return counts
+    await repository.closeStage(sql)
+    const { inserted, updated } = await writeStaged(sql)
+    return { inserted: counts.inserted + inserted, updated }
   }
   faults.sort((one, other) => one.line! - other.line!)
   const detail = 'Lines of the import were refused; nothing of it was kept.'
@@ -185,13 +188,26 @@ export async function importProducts(
   })
 }
 
-async function writeStaged(sql: Sql, counts: ImportResult): Promise<void> {
+/** Once more, when a deadlock with another ended the first try: the rows are all here. */
+async function writeStaged(sql: Sql): Promise<ImportResult> {
+  try {
+    return await writeAllStaged(sql)
+  } catch (error) {
+    if (!(error instanceof DatabaseError && error.kind === 'aborted')) throw error
+    await repository.backToStage(sql)
+    return writeAllStaged(sql)
+  }
+}
+
+async function writeAllStaged(sql: Sql): Promise<ImportResult> {
+  const counts = { inserted: 0, updated: 0 }
   for (let last: string | null = ''; last !== null;) {
     const result = await repository.writeStaged(sql, last)
     counts.inserted += result.inserted
     counts.updated += result.updated
     last = result.last
   }
+  return counts
 }
 
 const { field: _, ...taken } = productConstraints['products_sku_key']!

@@ -220,6 +220,26 @@ describe('an import', () => {
     expect(await count()).toBe(600)
   })
 
+  test('that replaces is not lost to a deadlock: it has all its rows, and writes them again', async () => {
+    await importNdjson(ndjson([product({ sku: 'A' }), product({ sku: 'B' })]))
+    const sql = connectTo(database.owner)
+    await sql`begin`
+    await sql`select from products where sku = 'B' for update`
+    const rows = [
+      { sku: 'B', name: 'New', price: 1 },
+      { sku: 'A', name: 'New', price: 1 },
+      product(),
+    ]
+    const importing = importNdjson(ndjson(rows), '?on_conflict=sku')
+    await expect.poll(() => blocked(database)).toBe(1)
+    await sql`update products set stock = 5 where sku = 'A'`
+    await sql`commit`
+    await sql.end()
+    expect((await importing).body).toEqual({ inserted: 1, updated: 2 })
+    const [a] = (await api.get('/products?sku=A')).body.items
+    expect(a).toMatchObject({ name: 'New', stock: 0, version: 3 })
+  })
+
   test('counts what another wrote meanwhile as updated', async () => {
     const sql = connectTo(database.owner)
     await sql`begin`

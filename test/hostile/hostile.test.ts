@@ -418,9 +418,7 @@ describe(`with HOSTILE_SEED=${SEED}`, { timeout: TIMEOUT_MS }, () => {
         const why = `refused for ${[...said].join()}, to be refused for ${[...wrong].join()}`
         throw failure(`${answer.status}, ${why}`, sent)
       }
-      const skus = rows.filter(
-        (row) => wrong.size === 0 && judge(parseJson(row), false).fields.sku,
-      )
+      const skus = rows.filter((row) => wrong.size === 0 && judge(parseJson(row), false).fields.sku)
       if (count.length !== skus.length) throw failure(`${count.length} were kept`, sent)
       if (wrong.size === 0)
         expect(parsed(answer)).toMatchObject({ inserted: rows.length, updated: 0 })

@@ -101,6 +101,11 @@ test.each<[title: string, type: string, line: string]>([
   ['lines of many fields', 'application/x-ndjson', `{${members(MIB - 20)}}`],
   ['lines of open lists', 'application/x-ndjson', '['.repeat(MIB - 10)],
   ['lines of quotes', 'text/csv', '"'.repeat(MIB - 10)],
+  [
+    'a quote that all lines are within, and bad ones',
+    'text/csv',
+    `x"\n${'x""\n'.repeat(99)}${'1\n'.repeat(MIB / 2 - 500)}"`,
+  ],
   ['quotes that are open', 'text/csv', `"${'\n'.repeat(MIB / 16)}"x`],
   ['odd quotes', 'text/csv', 'a"b\n'.repeat(MIB / 16)],
 ])('an import of %s', async (_, type, line) => {
