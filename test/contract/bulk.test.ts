@@ -201,7 +201,16 @@ describe('faults', () => {
   )
 
   test('broken JSON, and another media type', async () => {
-    expectProblem(await api.post(BULK, '[{"name":', JSON_TYPE), 400, 'malformed')
+    const whole = '{"name":"x","price":1}'
+    for (const broken of [
+      '[{"name":',
+      `[${whole}] x`,
+      `[${whole}}`,
+      `[${whole}]]`,
+      `[${whole},]`,
+    ]) {
+      expectProblem(await api.post(BULK, broken, JSON_TYPE), 400, 'malformed')
+    }
     const csv = await api.post(BULK, 'name,price', { 'content-type': 'text/csv' })
     expectProblem(csv, 415, 'unsupported_media_type')
   })

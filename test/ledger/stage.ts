@@ -50,8 +50,11 @@ export interface Holdings {
   files: number | undefined
 }
 
-/** All else has its default. The short limit is for a network that loses what is under way. */
-export const settings = { STATEMENT_TIMEOUT: '2', LOG_LEVEL: 'warn' }
+/**
+ * All else has its default. The short limit is for a network that loses what is under way; and where
+ * one fault follows the other, five attempts at a start may each meet one.
+ */
+export const settings = { STATEMENT_TIMEOUT: '2', LOG_LEVEL: 'warn', CONNECT_MAX_RETRIES: '30' }
 
 /**
  * No request may be without an answer for so long: 30 s for a connection, 3 for each statement of a
@@ -162,7 +165,7 @@ export async function setUp(complain: Complaints): Promise<Stage> {
 }
 
 async function isUp(instance: Instance) {
-  for (let waits = 0; waits < 1500; waits++) {
+  for (let waits = 0; waits < 3000; waits++) {
     const { outcome } = await instance.client.send({ method: 'GET', path: '/health' })
     if (outcome === 'answered') {
       instance.away = false
