@@ -16,12 +16,7 @@ import { createApp, createChores } from './app.ts'
 import { loadEnvironment, readText } from './cli/environment.ts'
 import { readSettings, type Settings, SettingsError } from './config.ts'
 import { createPool, type Pool } from './database/pool.ts'
-import {
-  excessRights,
-  mayStage,
-  pendingMigrations,
-  waitForDatabase,
-} from './database/verification.ts'
+import { pendingMigrations, rightsOfRole, waitForDatabase } from './database/verification.ts'
 import { openWarning } from './http/access.ts'
 import { clientAddress } from './http/address.ts'
 import { createMemory, PACE, TAKING_IN_NEED } from './http/memory.ts'
@@ -230,10 +225,10 @@ async function start(): Promise<void> {
     const pending = await pendingMigrations(pool)
     if (pending.length > 0)
       log.warn({ pending }, 'migrations are pending: npm run migrate -- upgrade')
-    const excess = await excessRights(pool)
+    const { excess, stages } = await rightsOfRole(pool)
     if (excess)
       log.warn(excess, 'the role may do more than the service needs: give it one of its own')
-    if (!(await mayStage(pool)))
+    if (!stages)
       log.warn({}, 'the role may not make temporary tables: imports with on_conflict=sku will fail')
     if (!settings.app.access) log.warn({}, openWarning)
     const { host, port } = settings.http

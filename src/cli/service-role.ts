@@ -8,9 +8,9 @@ export interface Role {
 }
 
 /**
- * By table (or sequence); beyond these it may make temporary tables. What triggers write they write as the owner, so the role reads the
- * changes and the words of products, and forges none. A new table needs its line: the tests run the
- * service as such a role.
+ * By table (or sequence); beyond these it may make temporary tables. What triggers write they write as
+ * the owner, so the role reads the changes and the words of products, and forges none. A new table needs
+ * its line: the tests run the service as such a role.
  */
 export const rights: Record<string, string> = {
   products: 'select, insert, update, delete',
@@ -40,9 +40,8 @@ export async function admit(client: Client, { user, password }: Role): Promise<s
   if (found.rowCount === 0) {
     await client.query(`create role ${role} login password ${escapeLiteral(verifier(password))}`)
   }
-  await takeFromEverybody(client)
   await client.query(`grant usage on schema public to ${role}`)
-  await letStage(client, role)
+  await setDefaults(client, role)
   for (const [object, allowed] of Object.entries(rights)) {
     const [name, kind = 'table'] = object.split(' ').toReversed()
     if (!(await exists(client, name!))) continue
@@ -54,28 +53,20 @@ export async function admit(client: Client, { user, password }: Role): Promise<s
   return [...created, ...(await findDeviations(client, user))]
 }
 
-/** The name of the database, when the role of the connection may say who may do what in it. */
-async function ownDatabase(client: Client): Promise<string | undefined> {
+/**
+ * PostgreSQL lets every role make temporary tables and, before 15, tables: where it is the owner's to
+ * say, nobody may any more, but the role temporary ones. An import that replaces keeps its rows there.
+ */
+async function setDefaults(client: Client, role: string): Promise<void> {
   const { rows } = await client.query<{ database: string; is_ours: boolean }>(
     `select datname as database, pg_has_role(datdba, 'usage') as is_ours
      from pg_database where datname = current_database()`,
   )
   const { database, is_ours: isOurs } = rows[0]!
-  return isOurs ? escapeIdentifier(database) : undefined
-}
-
-/** PostgreSQL lets every role make temporary tables and, before 15, tables: the owner takes it back. */
-async function takeFromEverybody(client: Client): Promise<void> {
-  const database = await ownDatabase(client)
-  if (!database) return
-  await client.query(`revoke temporary on database ${database} from public`)
+  if (!isOurs) return
+  await client.query(`revoke temporary on database ${escapeIdentifier(database)} from public`)
+  await client.query(`grant temporary on database ${escapeIdentifier(database)} to ${role}`)
   await client.query('revoke create on schema public from public')
-}
-
-/** An import that replaces keeps its rows in a temporary table until all have come. */
-async function letStage(client: Client, role: string): Promise<void> {
-  const database = await ownDatabase(client)
-  if (database) await client.query(`grant temporary on database ${database} to ${role}`)
 }
 
 /** Partway through the migrations not every table is there. */

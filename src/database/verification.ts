@@ -45,31 +45,28 @@ export async function pendingMigrations(database: Database): Promise<string[]> {
   return migrations.filter((name) => !names.has(name))
 }
 
-/** Whether the role may make temporary tables, which only the owner of the database can give it. */
-export async function mayStage(database: Database): Promise<boolean> {
-  const [row] = await database.read(
-    (sql) => sql<{ may: boolean }[]>`
-      select has_database_privilege(current_database(), 'temporary') as may`,
-  )
-  return row!.may
+interface RoleRights {
+  /**
+   * What makes it more than a user of the tables: it is a superuser, or it has the rights of their
+   * owner, who can alter and drop them. Undefined when it is neither.
+   */
+  excess: { role: string; is: 'superuser' | 'owner' } | undefined
+  /** Whether it may make temporary tables, which only the owner of the database can give it. */
+  stages: boolean
 }
 
-/**
- * What makes the role of these connections more than a user of the tables: it is a superuser, or it
- * has the rights of their owner, who can alter and drop them. Undefined when it is neither.
- */
-export async function excessRights(
-  database: Database,
-): Promise<{ role: string; is: 'superuser' | 'owner' } | undefined> {
+/** What the role of these connections may do beyond what the service needs, and what it needs and may not. */
+export async function rightsOfRole(database: Database): Promise<RoleRights> {
   const [row] = await database.read(
-    (sql) => sql<{ role: string; is_superuser: boolean; is_owner: boolean }[]>`
+    (sql) => sql<{ role: string; is_superuser: boolean; is_owner: boolean; stages: boolean }[]>`
       select current_user as role,
+             has_database_privilege(current_database(), 'temporary') as stages,
              (select rolsuper from pg_roles where rolname = current_user) as is_superuser,
              exists (select from pg_class
                      where oid = to_regclass('public.pgmigrations')
                        and pg_has_role(relowner, 'usage')) as is_owner`,
   )
-  const { role, is_superuser: isSuperuser, is_owner: isOwner } = row!
-  if (isSuperuser) return { role, is: 'superuser' }
-  return isOwner ? { role, is: 'owner' } : undefined
+  const { role, is_superuser: isSuperuser, is_owner: isOwner, stages } = row!
+  if (isSuperuser) return { excess: { role, is: 'superuser' }, stages }
+  return { excess: isOwner ? { role, is: 'owner' } : undefined, stages }
 }
