@@ -1,7 +1,7 @@
 // What happens to a PostgreSQL server as a whole: stopped, crashed, in recovery, full, demoted, silent.
 import { beforeAll, beforeEach, expect, test } from 'vitest'
 import { type Api, createApi, expectProblem, product, type Response } from '../support/api.ts'
-import { connect, killBackends } from '../support/database.ts'
+import { blocked, connect, killBackends, lockTable } from '../support/database.ts'
 import { type Server, startServer } from '../support/server.ts'
 import { spawnService, startService } from '../support/service.ts'
 import { INSPECTABLE } from '../support/vitals.ts'
@@ -91,10 +91,14 @@ test('a backend that crashes and takes all others with it', async () => {
     async (api) => {
       const { seen, end } = load(api)
       await expect.poll(() => [...seen].toSorted((a, b) => a - b)).toEqual([200, 201])
+      // With all of them under way: between two requests of theirs nobody notices that it crashed.
+      const lock = await lockTable(server)
+      await expect.poll(() => blocked(server)).toBe(10)
       const [victim] = await server.sql<{ pid: number }[]>`
-      select pid from pg_stat_activity where application_name = 'larder' limit 1`
+        select pid from pg_stat_activity where application_name = 'larder' limit 1`
       process.kill(victim!.pid, 'SIGKILL')
       await expect.poll(() => seen.has(503)).toBe(true)
+      await lock.release()
       return async () => expect(await end()).toEqual([200, 201, 503])
     },
   )
