@@ -9,6 +9,7 @@ import {
   lockTable,
   type TestDatabase,
 } from '../support/database.ts'
+import { scrape } from '../support/metrics.ts'
 import { startProbe } from '../support/probe.ts'
 import { startService } from '../support/service.ts'
 
@@ -31,6 +32,14 @@ async function running({ sql, address }: TestDatabase): Promise<number> {
     select count(*)::int from pg_stat_activity
     where datname = ${address.database} and application_name = 'larder' and state <> 'idle'`
   return row!.count
+}
+
+/** The connections of the service, by their backends. */
+async function backendIds({ sql, address }: TestDatabase): Promise<number[]> {
+  const rows = await sql<{ pid: number }[]>`
+    select pid from pg_stat_activity
+    where datname = ${address.database} and application_name = 'larder'`
+  return rows.map(({ pid }) => pid)
 }
 
 async function timed(request: Promise<Response>) {
@@ -172,15 +181,20 @@ test.for([
   const gone = api.request(method, path, { body, headers, signal: client.signal })
   gone.catch(() => {})
   await expect.poll(() => blocked(database)).toBe(1)
+  const connections = await backendIds(database)
   client.abort()
   await expect(gone).rejects.toThrow()
   await expect.poll(() => blocked(database), { timeout: 3000 }).toBe(0)
   await expect.poll(() => running(database)).toBe(0)
+  // The service takes it back when it has made sure of it, a moment after the server has.
+  const isBack = async () =>
+    (await scrape(api)).value('database_pool_connections', { state: 'idle' }) === 1
+  await expect.poll(isBack).toBe(true)
   await lock.release()
   expect((await api.get('/products')).body.items).toMatchObject([
     { id: 1, name: 'Blue mug', version: 1 },
   ])
-  expect(await backends(database)).toBe(1)
+  expect(await backendIds(database)).toEqual(connections)
   // Nothing is wrong, so nothing is said.
   expect(service.log.filter(({ level }) => level === 'warn' || level === 'error')).toEqual([
     expect.objectContaining({ msg: expect.stringContaining('API_KEYS') }),
