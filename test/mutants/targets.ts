@@ -12,7 +12,11 @@ export const targets: Record<string, string[]> = {
     'test/database/pool.test.ts',
     'test/faults/start-up.test.ts',
   ],
-  'src/database/verification.ts': ['test/app.test.ts', 'test/faults/start-up.test.ts'],
+  'src/database/verification.ts': [
+    'test/app.test.ts',
+    'test/service-role.test.ts',
+    'test/faults/start-up.test.ts',
+  ],
   'src/database/connection.ts': ['test/database/pool.test.ts'],
   'src/database/pool.ts': ['test/database/pool.test.ts'],
   'src/idempotency/once.ts': ['test/contract/idempotency.test.ts'],
