@@ -134,7 +134,10 @@ test.for([
     await proxy.pass()
     const afterwards = await statuses(30, () => api.get('/products'))
     expect(new Set(afterwards)).toEqual(new Set([200]))
-    expect(performance.now() - back).toBeLessThan(1000)
+    const normal = performance.now()
+    await statuses(30, () => api.get('/products'))
+    // Less what the same takes at any time, which on a busy machine is much.
+    expect(normal - back - (performance.now() - normal)).toBeLessThan(1000)
     await Promise.all(during)
   },
 )
