@@ -44,7 +44,7 @@ export async function startServer(settings: Record<string, string> = {}): Promis
   const { address: owner, folder } = current
   const address = { ...owner, ...SERVICE_ROLE }
   atTheEnd(async () => {
-    if (isThere(current.processId)) await signalAll('SIGCONT') // it may have been left silent
+    if (reaches(current.processId, 0)) await signalAll('SIGCONT') // it may have been left silent
     await current.stop()
     await rm(folder, { recursive: true, force: true })
   })
@@ -62,7 +62,7 @@ export async function startServer(settings: Record<string, string> = {}): Promis
       .map((line) => line.trim().split(/\s+/).map(Number))
       .filter(([, parent]) => parent === current.processId)
     for (const pid of [current.processId, ...children.map(([pid]) => pid!)]) {
-      process.kill(pid, signal)
+      reaches(pid, signal)
     }
   }
 
@@ -76,11 +76,11 @@ export async function startServer(settings: Record<string, string> = {}): Promis
     signal: (mode) => void process.kill(current.processId, signals[mode]),
     async stop(mode) {
       process.kill(current.processId, signals[mode])
-      await expect.poll(() => isThere(current.processId), { timeout: 30_000 }).toBe(false)
+      await expect.poll(() => reaches(current.processId, 0), { timeout: 30_000 }).toBe(false)
       await current.stop()
     },
     async start() {
-      if (isThere(current.processId)) return
+      if (reaches(current.processId, 0)) return
       current = await startPostgres({ ...kept, port: address.port })
     },
     async holdRecovery() {
@@ -103,10 +103,12 @@ export async function startServer(settings: Record<string, string> = {}): Promis
   }
 }
 
-const isThere = (pid: number) => {
+/** Whether the process is there to get it: a backend may have ended since it was listed. */
+function reaches(pid: number, signal: NodeJS.Signals | 0): boolean {
   try {
-    return process.kill(pid, 0)
-  } catch {
-    return false
+    return process.kill(pid, signal)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ESRCH') return false
+    throw error
   }
 }
