@@ -1,0 +1,105 @@
+// The servers of the bench: Larder as it is started in production, its peers, and the floors.
+import { join } from 'node:path'
+import { freePort } from '../../src/cli/embedded-postgres.ts'
+import type { Databases } from './databases.ts'
+import { firstAnswer, type Process, startProcess } from './processes.ts'
+import type { ScenarioName } from './scenarios.ts'
+import about from '../../package.json' with { type: 'json' }
+
+export interface Server {
+  name: string
+  title: string
+  /** Which of the scenarios it takes part in. */
+  scenarios: readonly ScenarioName[]
+  database: 'large' | 'small'
+  /** Whether it does all that Larder does, and so takes what Larder takes. */
+  isLarder: boolean
+  /** Whether it has products at all. */
+  isConstant?: boolean
+  command: readonly string[]
+  settings?: Record<string, string>
+  /** Makes ready what is to be started; throws where that cannot be done. */
+  prepare?: () => Promise<unknown>
+}
+
+export interface Running extends Process {
+  server: Server
+  url: string
+}
+
+/** As many connections for all: Larder's default, 5 that it keeps and 10 that it opens under load. */
+const CONNECTIONS = '15'
+
+const root = join(import.meta.dirname, '../..')
+const peers = join(import.meta.dirname, 'peers')
+
+const reads = ['get', 'hot', 'health', 'first-page', 'page-of-100', 'cursors'] as const
+const others = ['get-16', 'first-page-16', 'get-256', 'first-page-256'] as const
+const posts = ['post', 'post-16', 'post-256'] as const
+const patches = ['patch', 'mix'] as const
+const searches = ['search-rare', 'search-common'] as const
+
+/** `exec node … src/node.ts`, which is what `npm start` does. */
+const larder = [process.execPath, ...about.scripts.start.split(' ').slice(2)].map((part) =>
+  part.startsWith('src/') ? join(root, part) : part,
+)
+
+export function listServers(): Server[] {
+  return [
+    {
+      name: 'larder',
+      title: 'Larder',
+      scenarios: [...reads, ...searches, ...others, ...posts, 'post-once', ...patches],
+      database: 'large',
+      isLarder: true,
+      command: larder,
+    },
+    {
+      name: 'hono',
+      title: 'naive Hono + postgres.js',
+      scenarios: [...reads, ...others, ...posts, ...patches],
+      database: 'large',
+      isLarder: false,
+      command: [process.execPath, join(peers, 'hono-postgres.ts')],
+    },
+    {
+      name: 'larder-small',
+      title: 'Larder, 10,000 products',
+      scenarios: ['get'],
+      database: 'small',
+      isLarder: true,
+      command: larder,
+    },
+    {
+      name: 'constant',
+      title: 'node:http, a constant answer',
+      scenarios: ['health'],
+      database: 'large',
+      isLarder: false,
+      isConstant: true,
+      command: [process.execPath, join(peers, 'constant.ts')],
+    },
+  ]
+}
+
+/** Returns when it answers, from the database if it has one. */
+export async function startServer(server: Server, databases: Databases): Promise<Running> {
+  const port = await freePort()
+  const [program, ...parameters] = server.command
+  const process = await startProcess(program!, parameters, {
+    PORT: String(port),
+    HOST: '127.0.0.1',
+    DATABASE_URL: databases[server.database].url,
+    POOL_MAX: CONNECTIONS,
+    NODE_ENV: 'production',
+    ...server.settings,
+  })
+  const url = `http://127.0.0.1:${port}`
+  try {
+    await firstAnswer(`${url}/products/7`, process)
+  } catch (error) {
+    await process.stop()
+    throw error
+  }
+  return { ...process, server, url }
+}
