@@ -4,12 +4,15 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { onInterrupt } from '../../src/cli/processes.ts'
+import { check } from './check.ts'
+import type { Costs } from './costs.ts'
 import { createDatabases, type Databases } from './databases.ts'
 import type { Load, Order } from './load.ts'
 import { startWorker, type Worker } from './processes.ts'
 import { type Contestant, measureRounds, type Round } from './rounds.ts'
 import { scenarios } from './scenarios.ts'
-import { listServers, type Running, startServer } from './servers.ts'
+import { listServers, type Running, type Server, startServer } from './servers.ts'
+import type { StatementOrder } from './statements.ts'
 
 const { values } = parseArgs({
   options: {
@@ -36,17 +39,31 @@ async function cleanUp() {
 async function main() {
   const folder = await mkdtemp(join(tmpdir(), 'larder-bench-'))
   endings.push(() => rm(folder, { recursive: true }))
+  const servers: Server[] = []
+  for (const server of listServers(folder).filter(isChosen(values.servers))) {
+    try {
+      await server.prepare?.()
+      servers.push(server)
+    } catch (error) {
+      say(`${server.title} is left out: ${(error as Error).message}`)
+    }
+  }
   const databases = await createDatabases(Number(values.products))
   endings.push(databases.stop)
   const load = startWorker<Order, Load>(join(import.meta.dirname, 'load.ts'))
   endings.push(load.stop)
-  const contestants: Contestant[] = []
-  for (const server of listServers().filter(isChosen(values.servers))) {
-    const running = await startServer(server, databases)
-    endings.push(running.stop)
-    contestants.push(toContestant(running, load, databases))
+  const running: Running[] = []
+  for (const server of servers) {
+    const started = await startServer(server, databases)
+    endings.push(started.stop)
+    running.push(started)
   }
-  const rounds = await measureRounds(
+  await checkAll(running)
+  const contestants = running.map((one) => toContestant(one, load, databases))
+  const loop = startWorker<StatementOrder, Costs>(join(import.meta.dirname, 'statements.ts'))
+  endings.push(loop.stop)
+  contestants.push(...[bareStatements(loop, databases)].filter(isChosen(values.servers)))
+  return measureRounds(
     {
       contestants,
       scenarios: scenarios.filter(isChosen(values.only)),
@@ -56,7 +73,29 @@ async function main() {
     databases,
     tell,
   )
-  return rounds
+}
+
+/** Where Larder is left out, nothing is compared with it. */
+async function checkAll(running: Running[]) {
+  const larder = running.find(({ server }) => server.name === 'larder')
+  if (!larder) return
+  for (const peer of running) if (!peer.server.isLarder) await check(peer, larder)
+}
+
+function bareStatements(
+  loop: Worker<StatementOrder, Costs>,
+  { large, processId }: Databases,
+): Contestant {
+  return {
+    name: 'statements',
+    title: 'its statements alone',
+    scenarios: ['get', 'first-page', 'post'],
+    database: 'large',
+    run: async ({ name, clients }, seconds, world) => {
+      const order = { url: large.url, scenario: name, clients, seconds, database: processId, world }
+      return { ...(await loop.ask(order)), statuses: {}, errors: 0 }
+    },
+  }
 }
 
 function toContestant(

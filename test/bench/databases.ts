@@ -13,7 +13,7 @@ export interface Databases {
   large: Database
   small: Database
   processId: number
-  stop(): Promise<void>
+  stop: () => Promise<void>
 }
 
 export interface Database {

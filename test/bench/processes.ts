@@ -9,7 +9,7 @@ import { environment, type Settings } from '../support/environment.ts'
 export interface Process {
   child: ChildProcess
   pid: number
-  stop(): Promise<void>
+  stop: () => Promise<void>
 }
 
 /** Of /proc: the kernel shows it so on every machine that Node runs on. */
@@ -113,8 +113,8 @@ function tree(root: number): { pid: number; used: number }[] {
 }
 
 export interface Worker<Order, Answer> {
-  ask(order: Order): Promise<Answer>
-  stop(): void
+  ask: (order: Order) => Promise<Answer>
+  stop: () => void
 }
 
 /** A module in a process of its own, which answers one order after the other. */

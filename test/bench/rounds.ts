@@ -110,7 +110,7 @@ function toRound(contestant: Contestant, scenario: Scenario, round: number, load
     p50: load.p50,
     p99: load.p99,
     answerBytes: load.answerBytes,
-    memoryMb: load.bytes / 1024 ** 2,
+    memoryMb: load.memoryBytes / 1024 ** 2,
     lost: load.lost,
   }
 }

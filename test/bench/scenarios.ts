@@ -86,7 +86,7 @@ function getById(_: number, { products }: World): Request[] {
   }))
 }
 
-const binding = productList.binding(productList.page.parse({ limit: '20' }))
+export const binding = productList.binding(productList.page.parse({ limit: '20' }))
 
 function pageAnywhere(_: number, { products, hasOpaqueCursors }: World): Request[] {
   return Array.from({ length: READS }, () => {
@@ -96,7 +96,7 @@ function pageAnywhere(_: number, { products, hasOpaqueCursors }: World): Request
   })
 }
 
-const randomId = (products: number) => 1 + Math.floor(Math.random() * products)
+export const randomId = (products: number) => 1 + Math.floor(Math.random() * products)
 
 const JSON_TYPE = { 'content-type': 'application/json' }
 
@@ -110,6 +110,12 @@ const product = {
   attributes: { colour: 'forest green', material: 'enamel', weight_g: 350 },
 }
 
+/** Of a load: each client sends its own. */
+export const newProduct = (load: number, client: number, sent: number) => ({
+  sku: `MUG-${load}-${client}-${sent}`,
+  ...product,
+})
+
 function post(client: number, { number }: World): Request[] {
   let sent = 0
   return [
@@ -119,7 +125,7 @@ function post(client: number, { number }: World): Request[] {
       setupRequest: (request) => ({
         ...request,
         headers: JSON_TYPE,
-        body: JSON.stringify({ sku: `MUG-${number}-${client}-${++sent}`, ...product }),
+        body: JSON.stringify(newProduct(number, client, ++sent)),
       }),
     },
   ]

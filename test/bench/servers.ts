@@ -1,7 +1,10 @@
 // The servers of the bench: Larder as it is started in production, its peers, and the floors.
+import { execFile } from 'node:child_process'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { freePort } from '../../src/cli/embedded-postgres.ts'
 import type { Databases } from './databases.ts'
+import { environment } from '../support/environment.ts'
 import { firstAnswer, type Process, startProcess } from './processes.ts'
 import type { ScenarioName } from './scenarios.ts'
 import about from '../../package.json' with { type: 'json' }
@@ -39,12 +42,22 @@ const posts = ['post', 'post-16', 'post-256'] as const
 const patches = ['patch', 'mix'] as const
 const searches = ['search-rare', 'search-common'] as const
 
+/** Debian's, which has the packages; the first of the PATH may be another. */
+const PYTHON = '/usr/bin/python3'
+const python = join(peers, 'fastapi')
+const pythonSettings = { PYTHONPATH: python, PYTHONDONTWRITEBYTECODE: '1' }
+
+/** In a command: stands for the port. */
+const PORT = '{port}'
+
 /** `exec node … src/node.ts`, which is what `npm start` does. */
 const larder = [process.execPath, ...about.scripts.start.split(' ').slice(2)].map((part) =>
   part.startsWith('src/') ? join(root, part) : part,
 )
 
-export function listServers(): Server[] {
+/** What is built is put into this folder. */
+export function listServers(folder: string): Server[] {
+  const goProgram = join(folder, 'go-peer')
   return [
     {
       name: 'larder',
@@ -61,6 +74,52 @@ export function listServers(): Server[] {
       database: 'large',
       isLarder: false,
       command: [process.execPath, join(peers, 'hono-postgres.ts')],
+    },
+    {
+      name: 'fastify',
+      title: 'Fastify + pg',
+      scenarios: [...reads, ...others, ...posts],
+      database: 'large',
+      isLarder: false,
+      command: [process.execPath, join(peers, 'fastify-pg.ts')],
+    },
+    {
+      name: 'go',
+      title: 'Go + pgx',
+      scenarios: [...reads, ...others, ...posts, ...patches],
+      database: 'large',
+      isLarder: false,
+      prepare: () => buildGo(goProgram),
+      command: [goProgram],
+      settings: { JSON_BY: 'postgresql' },
+    },
+    {
+      name: 'go-structs',
+      title: 'Go + pgx, JSON by Go',
+      scenarios: ['get', 'first-page', 'page-of-100', 'post'],
+      database: 'large',
+      isLarder: false,
+      prepare: () => buildGo(goProgram),
+      command: [goProgram],
+    },
+    {
+      name: 'fastapi',
+      title: 'FastAPI',
+      scenarios: [...reads, ...others, ...posts],
+      database: 'large',
+      isLarder: false,
+      prepare: importPython,
+      command: [
+        PYTHON,
+        '-m',
+        'uvicorn',
+        'main:app',
+        '--app-dir',
+        python,
+        '--host',
+        '127.0.0.1',
+      ].concat(['--port', PORT, '--no-access-log', '--log-level', 'warning']),
+      settings: pythonSettings,
     },
     {
       name: 'larder-small',
@@ -82,16 +141,29 @@ export function listServers(): Server[] {
   ]
 }
 
+/** Without modules, from where Debian puts Go's packages: nothing is fetched. */
+async function buildGo(program: string) {
+  const { env } = environment({
+    GO111MODULE: 'off',
+    GOPATH: process.env['GOPATH'] ?? '/usr/share/gocode',
+  })
+  await promisify(execFile)('go', ['build', '-o', program, '.'], { env, cwd: join(peers, 'go') })
+}
+
+async function importPython() {
+  const { env } = environment({
+    ...pythonSettings,
+    ...peerSettings('postgres://u:p@127.0.0.1/d', 1),
+  })
+  await promisify(execFile)(PYTHON, ['-c', 'import uvicorn, main'], { env })
+}
+
 /** Returns when it answers, from the database if it has one. */
 export async function startServer(server: Server, databases: Databases): Promise<Running> {
   const port = await freePort()
-  const [program, ...parameters] = server.command
+  const [program, ...parameters] = server.command.map((part) => part.replace(PORT, String(port)))
   const process = await startProcess(program!, parameters, {
-    PORT: String(port),
-    HOST: '127.0.0.1',
-    DATABASE_URL: databases[server.database].url,
-    POOL_MAX: CONNECTIONS,
-    NODE_ENV: 'production',
+    ...peerSettings(databases[server.database].url, port),
     ...server.settings,
   })
   const url = `http://127.0.0.1:${port}`
@@ -102,4 +174,14 @@ export async function startServer(server: Server, databases: Databases): Promise
     throw error
   }
   return { ...process, server, url }
+}
+
+function peerSettings(url: string, port: number) {
+  return {
+    HOST: '127.0.0.1',
+    PORT: String(port),
+    DATABASE_URL: url,
+    POOL_MAX: CONNECTIONS,
+    NODE_ENV: 'production',
+  }
 }

@@ -1,0 +1,66 @@
+// The floor below all HTTP: Larder's own statements in a bare loop on postgres.js, in a process of its own.
+import postgres from 'postgres'
+import type { Sql } from '../../src/database/connection.ts'
+import { create, find, list } from '../../src/products/repository.ts'
+import { NewProduct, productList } from '../../src/products/schema.ts'
+import { type Answers, type Costs, observe } from './costs.ts'
+import { newProduct, randomId, type ScenarioName, type World } from './scenarios.ts'
+
+export interface StatementOrder {
+  url: string
+  scenario: ScenarioName
+  clients: number
+  seconds: number
+  /** The process of PostgreSQL. */
+  database: number
+  world: Omit<World, 'hasOpaqueCursors'>
+}
+
+const CONNECTIONS = 15
+
+let sql: Sql | undefined
+
+process.on('message', (order: StatementOrder) => {
+  void loop(order).then((result) => process.send!(result))
+})
+
+async function loop(order: StatementOrder): Promise<Costs> {
+  const { url, scenario, clients, seconds, database, world } = order
+  const send = statement((sql ??= connect(url)), scenario, world)
+  const answers: Answers = { times: [], bytes: 0 }
+  let over = false
+  const loops = Array.from({ length: clients }, async (_, client) => {
+    for (let sent = 1; !over; sent++) {
+      const startedAt = performance.now()
+      await send(client, sent)
+      answers.times.push(performance.now() - startedAt)
+    }
+  })
+  const costs = await observe({ service: process.pid, database }, seconds, answers)
+  over = true
+  await Promise.all(loops)
+  return costs
+}
+
+const page = productList.page.parse({ limit: '20' })
+
+function statement(
+  sql: Sql,
+  scenario: ScenarioName,
+  { number, products }: StatementOrder['world'],
+) {
+  if (scenario === 'get') return () => find(sql, randomId(products))
+  if (scenario === 'first-page') return () => list(sql, page, undefined)
+  if (scenario !== 'post') throw new Error(`there is no statement for ${scenario}`)
+  return (client: number, sent: number) =>
+    create(sql, NewProduct.parse(newProduct(number, client, sent)))
+}
+
+/** As the service opens its connections. */
+function connect(url: string): Sql {
+  return postgres(url, {
+    max: CONNECTIONS,
+    fetch_types: false,
+    types: { bigint: { to: 20, from: [20], parse: Number, serialize: String } },
+  })
+}
