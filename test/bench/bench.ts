@@ -1,18 +1,23 @@
 // `npm run bench`: what a request costs, Larder beside its peers, and whether the goals are met.
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { cpus, release, tmpdir, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { onInterrupt } from '../../src/cli/processes.ts'
 import { check } from './check.ts'
 import type { Costs } from './costs.ts'
-import { createDatabases, type Databases } from './databases.ts'
+import { createDatabases, type Databases, tidy } from './databases.ts'
+import { type Goal, judge } from './goals.ts'
 import type { Load, Order } from './load.ts'
+import { draw } from './picture.ts'
 import { startWorker, type Worker } from './processes.ts'
+import { toMarkdown } from './report.ts'
 import { type Contestant, measureRounds, type Round } from './rounds.ts'
 import { scenarios } from './scenarios.ts'
 import { listServers, type Running, type Server, startServer } from './servers.ts'
+import { measureSingles, reading, type Single, titles, writing } from './singles.ts'
 import type { StatementOrder } from './statements.ts'
+import type { Results } from './summary.ts'
 
 const { values } = parseArgs({
   options: {
@@ -24,31 +29,45 @@ const { values } = parseArgs({
     to: { type: 'string', default: join(import.meta.dirname, '../../docs') },
   },
 })
-const isChosen = (list: string | undefined) => {
-  const names = list?.split(',')
-  return ({ name }: { name: string }) => names?.includes(name) ?? true
+const plan = {
+  products: Number(values.products),
+  rounds: Number(values.rounds),
+  seconds: Number(values.seconds),
 }
+const isChosen = (list: string | undefined, name: string) => list?.split(',').includes(name) ?? true
 
 const say = (text: string) => process.stdout.write(`${text}\n`)
 const endings: (() => unknown)[] = []
+
+if (process.platform !== 'linux') {
+  process.stderr.write('bench: reads the CPU time of processes in /proc, so it needs Linux\n')
+  process.exit(1)
+}
+onInterrupt(
+  () => void cleanUp().finally(() => process.exit(130)),
+  () => process.exit(130),
+)
+try {
+  const results = await measure()
+  const goals = judge(results)
+  await mkdir(values.to, { recursive: true })
+  await writeFile(join(values.to, 'bench.svg'), draw(results))
+  await writeFile(join(values.to, 'bench.md'), toMarkdown(results, goals))
+  await writeFile(join(values.to, 'bench.json'), toJson(results, goals))
+  say(`\n${toMarkdown(results, goals)}`)
+} finally {
+  await cleanUp()
+}
 
 async function cleanUp() {
   for (const ending of endings.splice(0).toReversed()) await ending()
 }
 
-async function main() {
+async function measure(): Promise<Results> {
   const folder = await mkdtemp(join(tmpdir(), 'larder-bench-'))
   endings.push(() => rm(folder, { recursive: true }))
-  const servers: Server[] = []
-  for (const server of listServers(folder).filter(isChosen(values.servers))) {
-    try {
-      await server.prepare?.()
-      servers.push(server)
-    } catch (error) {
-      say(`${server.title} is left out: ${(error as Error).message}`)
-    }
-  }
-  const databases = await createDatabases(Number(values.products))
+  const servers = await preparedServers(folder)
+  const databases = await createDatabases(plan.products)
   endings.push(databases.stop)
   const load = startWorker<Order, Load>(join(import.meta.dirname, 'load.ts'))
   endings.push(load.stop)
@@ -58,28 +77,64 @@ async function main() {
     endings.push(started.stop)
     running.push(started)
   }
-  await checkAll(running)
-  const contestants = running.map((one) => toContestant(one, load, databases))
+  const larder = running.find(({ server }) => server.name === 'larder')
+  // Where Larder is left out, nothing is compared with it.
+  for (const one of larder ? running : []) if (!one.server.isLarder) await check(one, larder!)
   const loop = startWorker<StatementOrder, Costs>(join(import.meta.dirname, 'statements.ts'))
   endings.push(loop.stop)
-  contestants.push(...[bareStatements(loop, databases)].filter(isChosen(values.servers)))
-  return measureRounds(
-    {
-      contestants,
-      scenarios: scenarios.filter(isChosen(values.only)),
-      rounds: Number(values.rounds),
-      seconds: Number(values.seconds),
+  const contestants = running.map((one) => toContestant(one, load, databases))
+  if (isChosen(values.servers, 'statements')) contestants.push(bareStatements(loop, databases))
+
+  const rounds: Round[] = []
+  const singles: Single[] = []
+  const measureAll = async (writes: boolean, names: string[]) => {
+    const chosen = scenarios.filter(
+      ({ name, group }) => isChosen(values.only, name) && group.includes('writ') === writes,
+    )
+    rounds.push(
+      ...(await measureRounds({ contestants, scenarios: chosen, ...plan }, databases, tellRound)),
+    )
+    if (!larder) return
+    const hono = servers.find(({ name }) => name === 'hono')
+    const stage = { larder, hono, databases, load, seconds: plan.seconds }
+    const wanted = names.filter((name) => isChosen(values.only, name))
+    singles.push(...(await measureSingles(wanted, stage, tellSingle)))
+  }
+  // What is written makes the table and its indexes larger: what reads comes first.
+  await measureAll(false, reading)
+  await tidy(databases.large.owner)
+  await measureAll(true, writing)
+
+  const [{ version }] = await databases.large.owner<[{ version: string }]>`
+    select current_setting('server_version') as version`
+  return {
+    machine: {
+      processors: `${cpus().length} × ${cpus()[0]!.model}`,
+      memoryGb: Math.round(totalmem() / 1024 ** 3),
+      system: `${process.platform} ${release()}`,
+      node: process.version.slice(1),
+      postgres: version,
     },
-    databases,
-    tell,
-  )
+    plan,
+    contestants: contestants.map(({ name, title }) => ({ name, title })),
+    rounds,
+    singles,
+  }
 }
 
-/** Where Larder is left out, nothing is compared with it. */
-async function checkAll(running: Running[]) {
-  const larder = running.find(({ server }) => server.name === 'larder')
-  if (!larder) return
-  for (const peer of running) if (!peer.server.isLarder) await check(peer, larder)
+/** Those that are asked for, and that can be started here. */
+async function preparedServers(folder: string): Promise<Server[]> {
+  const prepared: Server[] = []
+  for (const server of listServers(folder)) {
+    if (!isChosen(values.servers, server.name)) continue
+    try {
+      await server.prepare?.()
+      prepared.push(server)
+    } catch (error) {
+      say(`${server.title} is left out: ${(error as Error).message.trim()}`)
+    }
+  }
+  return prepared
 }
 
 function bareStatements(
@@ -117,26 +172,29 @@ function toContestant(
   }
 }
 
-function tell(round: Round) {
-  const { scenario, contestant, serviceCpu, databaseCpu, perSecond, p50, p99, lost } = round
-  const cpu = `${serviceCpu.toFixed(0)} + ${databaseCpu.toFixed(0)} µs`
-  const times = `p50 ${p50.toFixed(1)} p99 ${p99.toFixed(1)} ms`
-  const share = `${(lost * 100).toFixed(0)} % lost`
-  say(
-    `${round.round} ${scenario} ${contestant}: ${cpu}, ${perSecond.toFixed(0)}/s, ${times}, ${share}`,
-  )
+function tellRound(found: Round) {
+  const { scenario, contestant, round, serviceCpu, databaseCpu, perSecond, p50, p99, lost } = found
+  const parts = [
+    `${round} ${scenario} ${contestant}: ${serviceCpu.toFixed(0)} + ${databaseCpu.toFixed(0)} µs`,
+    `${perSecond.toFixed(0)} requests/s`,
+    `p50 ${p50.toFixed(1)} ms`,
+    `p99 ${p99.toFixed(1)} ms`,
+    `others took ${(lost * 100).toFixed(0)} %`,
+  ]
+  say(parts.join(', '))
 }
 
-if (process.platform !== 'linux') {
-  process.stderr.write('bench: reads the CPU time of processes in /proc, so it needs Linux\n')
-  process.exit(1)
+function tellSingle({ name, round, value }: Single) {
+  say(`${round} ${titles[name]}: ${value.toFixed(value < 100 ? 1 : 0)}`)
 }
-onInterrupt(
-  () => void cleanUp().finally(() => process.exit(130)),
-  () => process.exit(130),
-)
-try {
-  await main()
-} finally {
-  await cleanUp()
+
+/** A line for each round, so that runs can be compared. */
+function toJson({ rounds, singles, contestants, ...rest }: Results, goals: Goal[]): string {
+  const list = (rows: object[]) =>
+    `[\n${rows.map((row) => `  ${JSON.stringify(row)}`).join(',\n')}\n]`
+  const parts = Object.entries(rest).map(([name, value]) => `"${name}": ${JSON.stringify(value)}`)
+  for (const [name, rows] of Object.entries({ contestants, goals, singles, rounds })) {
+    parts.push(`"${name}": ${list(rows)}`)
+  }
+  return `{\n${parts.join(',\n')}\n}\n`
 }

@@ -1,5 +1,6 @@
 // The figures of a soak: what was promised and held, and how long each kind of fault was felt.
 import type { Report } from '../ledger/engine.ts'
+import { table } from '../support/table.ts'
 
 export type Summary = ReturnType<typeof summarise>
 
@@ -138,16 +139,6 @@ export function toMarkdown(summary: Summary): string {
     '',
   ]
   return lines.join('\n')
-}
-
-/** As Prettier writes it. */
-function table(head: string[], rows: string[][]): string[] {
-  const widths = head.map((title, column) =>
-    Math.max(3, title.length, ...rows.map((row) => row[column]!.length)),
-  )
-  const line = (cells: string[]) =>
-    `| ${cells.map((cell, column) => cell.padEnd(widths[column]!)).join(' | ')} |`
-  return [line(head), line(widths.map((width) => '-'.repeat(width))), ...rows.map(line)]
 }
 
 /** Of a line through the second half of the points, minute by minute, by least squares. */
