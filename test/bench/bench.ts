@@ -34,6 +34,15 @@ const plan = {
   rounds: Number(values.rounds),
   seconds: Number(values.seconds),
 }
+for (const [given, known] of [
+  [values.only, [...scenarios.map(({ name }) => name), ...reading, ...writing]],
+  [values.servers, [...listServers('').map(({ name }) => name), 'statements']],
+] as const) {
+  const unknown = given?.split(',').find((name) => !(known as string[]).includes(name))
+  if (unknown === undefined) continue
+  process.stderr.write(`bench: ${unknown} is none of ${known.join(', ')}\n`)
+  process.exit(1)
+}
 const isChosen = (list: string | undefined, name: string) => list?.split(',').includes(name) ?? true
 
 const say = (text: string) => process.stdout.write(`${text}\n`)
@@ -143,7 +152,7 @@ function bareStatements(
 ): Contestant {
   return {
     name: 'statements',
-    title: 'its statements alone',
+    title: "Larder's statements alone",
     scenarios: ['get', 'first-page', 'post'],
     database: 'large',
     run: async ({ name, clients }, seconds, world) => {

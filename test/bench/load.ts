@@ -17,6 +17,7 @@ export interface Load extends Costs {
   errors: number
 }
 
+process.once('disconnect', () => process.exit())
 process.on('message', (order: Order) => {
   void load(order).then((result) => process.send!(result))
 })

@@ -44,7 +44,7 @@ interface Panel {
   bars: Bar[]
 }
 
-/** What takes many times as long as most would leave them no room: its bar is cut off, its figure is not. */
+/** A peer that takes many times as long would leave the others no room: its bar is cut off, its figure is not. */
 const MOST_TIMES_THE_MEDIAN = 4
 
 export function draw(results: Results): string {
@@ -86,7 +86,8 @@ function barsOf(results: Results, { name }: Scenario): Bar[] {
 
 function drawPanel({ title, bars }: Panel, left: number, top: number): string[] {
   const sums = bars.map(({ service, database }) => service + database)
-  const most = Math.min(Math.max(...sums), MOST_TIMES_THE_MEDIAN * median(sums))
+  const ours = sums.filter((_, n) => bars[n]!.isOurs)
+  const most = Math.max(...ours, Math.min(Math.max(...sums), MOST_TIMES_THE_MEDIAN * median(sums)))
   const start = left + NAMES
   const room = COLUMN - NAMES - TOLD
   const length = (value: number) => (Math.min(value, most) / most) * room

@@ -20,6 +20,7 @@ const CONNECTIONS = 15
 
 let sql: Sql | undefined
 
+process.once('disconnect', () => process.exit())
 process.on('message', (order: StatementOrder) => {
   void loop(order).then((result) => process.send!(result))
 })
