@@ -11,6 +11,7 @@ import {
   type Spread,
   spread,
   totalCpu,
+  type Value,
 } from './summary.ts'
 
 const HEAD = [
@@ -20,7 +21,11 @@ const HEAD = [
   'together, µs',
   'of Go + pgx',
   'of naive Hono',
-].concat(['requests/s', 'p50, ms', 'p99, ms', 'MB'])
+  'requests/s',
+  'p50, ms',
+  'p99, ms',
+  'MB',
+]
 
 export function toMarkdown(results: Results, goals: Goal[]): string {
   const { machine, plan, rounds } = results
@@ -67,16 +72,24 @@ function scenarioRows(results: Results, scenario: ScenarioName): string[][] {
     const entry = { contestant: name, scenario }
     const rounds = roundsOf(results, entry)
     if (rounds.length === 0) return []
-    const of = (value: (round: (typeof rounds)[0]) => number) => shown(spread(rounds.map(value))!)
+    const of = (value: Value) => shown(spread(rounds.map(value))!)
     const times = (contestant: string) => {
       const found = ratio(results, entry, { contestant, scenario }, totalCpu)
       return found && contestant !== name ? shown(found) : ''
     }
     return [
-      [title, of(({ serviceCpu }) => serviceCpu), of(({ databaseCpu }) => databaseCpu)]
-        .concat([of(totalCpu), times('go'), times('hono')])
-        .concat([of(({ perSecond }) => perSecond), of(({ p50 }) => p50), of(({ p99 }) => p99)])
-        .concat(of(({ memoryMb }) => memoryMb)),
+      [
+        title,
+        of(({ serviceCpu }) => serviceCpu),
+        of(({ databaseCpu }) => databaseCpu),
+        of(totalCpu),
+        times('go'),
+        times('hono'),
+        of(({ perSecond }) => perSecond),
+        of(({ p50 }) => p50),
+        of(({ p99 }) => p99),
+        of(({ memoryMb }) => memoryMb),
+      ],
     ]
   })
 }

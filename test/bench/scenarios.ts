@@ -39,23 +39,16 @@ export const scenarios = [
   scenario('search-common', 'search, a common word', 'searches', 64, [200], () =>
     always('/products?q=handmade'),
   ),
-  scenario('get-16', 'GET by random id, 16 clients', 'few readers', 16, [200], getById),
-  scenario('first-page-16', 'first page of 20, 16 clients', 'few readers', 16, [200], firstPage),
-  scenario('get-256', 'GET by random id, 256 clients', 'many readers', 256, [200], getById),
-  scenario(
-    'first-page-256',
-    'first page of 20, 256 clients',
-    'many readers',
-    256,
-    [200],
-    firstPage,
-  ),
+  scenario('get-16', 'GET by random id', 'few readers', 16, [200], getById),
+  scenario('first-page-16', 'first page of 20', 'few readers', 16, [200], firstPage),
+  scenario('get-256', 'GET by random id', 'many readers', 256, [200], getById),
+  scenario('first-page-256', 'first page of 20', 'many readers', 256, [200], firstPage),
   scenario('post', 'POST', 'writes', 64, [201], post),
   scenario('post-once', 'POST with Idempotency-Key', 'writes', 64, [201], postOnce),
   scenario('patch', 'PATCH with If-Match', 'writes', 64, [200], patch),
   scenario('mix', '90 % GET by id, 5 % PATCH, 5 % POST', 'writes', 64, [200, 201], mix),
-  scenario('post-16', 'POST, 16 clients', 'few writers', 16, [201], post),
-  scenario('post-256', 'POST, 256 clients', 'many writers', 256, [201], post),
+  scenario('post-16', 'POST', 'few writers', 16, [201], post),
+  scenario('post-256', 'POST', 'many writers', 256, [201], post),
 ] as const
 
 export type Scenario = (typeof scenarios)[number]

@@ -50,6 +50,8 @@ const pythonSettings = { PYTHONPATH: python, PYTHONDONTWRITEBYTECODE: '1' }
 /** In a command: stands for the port. */
 const PORT = '{port}'
 
+const uvicornFlags = ['--port', PORT, '--no-access-log', '--log-level', 'warning']
+
 /** `exec node … src/node.ts`, which is what `npm start` does. */
 const larder = [process.execPath, ...about.scripts.start.split(' ').slice(2)].map((part) =>
   part.startsWith('src/') ? join(root, part) : part,
@@ -109,16 +111,7 @@ export function listServers(folder: string): Server[] {
       database: 'large',
       isLarder: false,
       prepare: importPython,
-      command: [
-        PYTHON,
-        '-m',
-        'uvicorn',
-        'main:app',
-        '--app-dir',
-        python,
-        '--host',
-        '127.0.0.1',
-      ].concat(['--port', PORT, '--no-access-log', '--log-level', 'warning']),
+      command: [PYTHON, '-m', 'uvicorn', 'main:app', '--app-dir', python, ...uvicornFlags],
       settings: pythonSettings,
     },
     {

@@ -52,7 +52,7 @@ interface Stage {
 const REPETITIONS = 5
 const LATENCY_REQUESTS = 20
 const EXPORT_ROWS = 200_000
-const IMPORT_ROWS = 100_000
+const IMPORT_ROWS = 50_000
 
 type Values = Partial<Record<SingleName, number>>
 
