@@ -11,7 +11,7 @@ declare module 'autocannon' {
     setupRequest?: (request: Request) => Request
   }
 
-  export interface Client {
+  export interface Client extends EventEmitter<{ done: [] }> {
     setRequests(requests: Request[]): void
     /** Requests sent. */
     reqsMade: number
@@ -25,20 +25,13 @@ declare module 'autocannon' {
     /** Seconds; also until an answer has come. */
     duration: number
     timeout: number
-    /** Milliseconds. */
-    sampleInt: number
     setupClient: (client: Client) => void
   }
 
-  export interface Result {
-    errors: number
-    statusCodeStats: Record<string, { count: number }>
-  }
-
   interface Events {
-    start: []
     response: [client: Client, status: number, bytes: number, milliseconds: number]
+    reqError: [error: Error]
   }
 
-  export default function autocannon(options: Options): EventEmitter<Events> & PromiseLike<Result>
+  export default function autocannon(options: Options): EventEmitter<Events>
 }

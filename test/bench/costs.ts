@@ -1,5 +1,4 @@
 // What some seconds cost: the CPU time of a service and of PostgreSQL, and what others took of the machine.
-import { setTimeout as sleep } from 'node:timers/promises'
 import { cpuSeconds, machineSeconds, residentBytes } from './processes.ts'
 
 /** The roots of two trees of processes. */
@@ -8,11 +7,12 @@ export interface Watched {
   database: number
 }
 
-/** The answers of a load so far. */
+/** What a load got: all that it asked for, down to the last answer. */
 export interface Answers {
-  /** Milliseconds, of each. */
+  requests: number
+  /** Milliseconds, of those that did not have to wait for their connection. */
   times: number[]
-  /** Of all, with their headers. */
+  /** With their headers. */
   bytes: number
 }
 
@@ -32,27 +32,33 @@ export interface Costs {
   memoryBytes: number
 }
 
-/** Until connections are open, plans are made and pools have grown. */
-const LEAD_MS = 500
+/** Until plans are made and pools have grown. */
+const LEAD_SECONDS = 0.5
 
-/** Of a load that is under way, and goes on when this is over: all but its beginning and its end. */
-export async function observe(watched: Watched, seconds: number, answers: Answers): Promise<Costs> {
-  await sleep(LEAD_MS)
-  answers.times = []
-  answers.bytes = 0
+/**
+ * Runs the load twice, first to warm up. No request is under way when the clocks are read: of a slow
+ * service there are so few that those in the middle would be a good part of them.
+ */
+export async function observe<Load extends Answers>(
+  watched: Watched,
+  seconds: number,
+  load: (seconds: number) => Promise<Load>,
+): Promise<Costs & { answers: Load }> {
+  await load(LEAD_SECONDS)
   const before = clocks(watched)
-  await sleep(seconds * 1000)
+  const answers = await load(seconds)
   const after = clocks(watched)
   const times = Float64Array.from(answers.times).toSorted()
   const passed = (name: keyof typeof before) => after[name] - before[name]
   const own = watched.service === process.pid ? 0 : passed('own')
   const known = passed('idle') + passed('service') + passed('database') + own
   return {
-    requests: times.length,
+    answers,
+    requests: answers.requests,
     seconds: passed('time'),
     p50: times[Math.floor(times.length * 0.5)] ?? NaN,
     p99: times[Math.floor(times.length * 0.99)] ?? NaN,
-    answerBytes: answers.bytes / times.length,
+    answerBytes: answers.bytes / answers.requests,
     service: passed('service'),
     database: passed('database'),
     lost: Math.max(0, 1 - known / passed('all')),

@@ -103,14 +103,13 @@ const product = {
   attributes: { colour: 'forest green', material: 'enamel', weight_g: 350 },
 }
 
-/** Of a load: each client sends its own. */
-export const newProduct = (load: number, client: number, sent: number) => ({
-  sku: `MUG-${load}-${client}-${sent}`,
-  ...product,
-})
+/** Of all loads: nothing is sent twice. */
+let sent = 0
 
-function post(client: number, { number }: World): Request[] {
-  let sent = 0
+/** Each has a sku of its own. */
+export const newProduct = (load: number) => ({ sku: `MUG-${load}-${++sent}`, ...product })
+
+function post(_: number, { number }: World): Request[] {
   return [
     {
       method: 'POST',
@@ -118,22 +117,22 @@ function post(client: number, { number }: World): Request[] {
       setupRequest: (request) => ({
         ...request,
         headers: JSON_TYPE,
-        body: JSON.stringify(newProduct(number, client, ++sent)),
+        body: JSON.stringify(newProduct(number)),
       }),
     },
   ]
 }
 
-function postOnce(client: number, world: World): Request[] {
-  let sent = 0
-  const [{ setupRequest, ...request }] = post(client, world) as [Required<Request>]
+function postOnce(_: number, { number }: World): Request[] {
   return [
     {
-      ...request,
-      setupRequest: (given) => ({
-        ...setupRequest(given),
-        headers: { ...JSON_TYPE, 'idempotency-key': `${world.number}-${client}-${++sent}` },
-      }),
+      method: 'POST',
+      path: '/products',
+      setupRequest(request) {
+        const body = newProduct(number)
+        const headers = { ...JSON_TYPE, 'idempotency-key': body.sku }
+        return { ...request, headers, body: JSON.stringify(body) }
+      },
     },
   ]
 }
@@ -141,17 +140,18 @@ function postOnce(client: number, world: World): Request[] {
 /** The client alone changes its products, so it knows which version each change leaves. */
 function patch(client: number, { own }: World): Request[] {
   const mine = own.filter((_, n) => n % 64 === client)
-  let sent = 0
+  let turn = 0
   return [
     {
       method: 'PATCH',
       setupRequest(request) {
-        const next = mine[sent++ % mine.length]!
+        const next = mine[turn++ % mine.length]!
         return {
           ...request,
           path: `/products/${next.id}`,
           headers: { ...JSON_TYPE, 'if-match': `"${next.version++}"` },
-          body: JSON.stringify({ stock: 1000 + sent, price: 10 + (sent % 100) / 100 }),
+          // Never what was there before: that would be no change, and the version would stay.
+          body: JSON.stringify({ stock: ++sent, price: 10 + (sent % 100) / 100 }),
         }
       },
     },

@@ -104,14 +104,15 @@ const groups: Record<string, (stage: Stage, round: number) => Promise<Values>> =
     }
   },
 
-  async import({ larder: { url }, databases: { large } }, round) {
+  async import({ larder: { url }, databases: { large } }) {
     const rows = Math.min(IMPORT_ROWS, large.products)
-    const send = (kind: number, query: string) => {
-      const products = made(rows, kind, round)
-      const body = products.map((product) => `${JSON.stringify(product)}\n`).join('')
+    const send = (query: string) => {
+      const body = made(rows)
+        .map((product) => `${JSON.stringify(product)}\n`)
+        .join('')
       return rateOfWriting(large, rows, () => put(`${url}/products/import${query}`, body))
     }
-    const lines = made(rows, 0, round).map(({ attributes, ...fields }) =>
+    const lines = made(rows).map(({ attributes, ...fields }) =>
       [...Object.values(fields), JSON.stringify(attributes)].join('\t'),
     )
     const columns = 'sku, name, description, price, currency, stock, attributes'
@@ -120,8 +121,8 @@ const groups: Record<string, (stage: Stage, round: number) => Promise<Values>> =
       pipeline(Readable.from(chunks(lines)), await large.owner.unsafe(text).writable())
     return {
       'copy-in': await rateOfWriting(large, rows, copy),
-      import: await send(1, ''),
-      'import-replacing': await send(2, '?on_conflict=sku'),
+      import: await send(''),
+      'import-replacing': await send('?on_conflict=sku'),
     }
   },
 }
@@ -199,10 +200,7 @@ async function put(url: string, body: string): Promise<void> {
   await answer.arrayBuffer()
 }
 
-/** Each kind in each round has skus of its own. */
-function made(rows: number, kind: number, round: number) {
-  return Array.from({ length: rows }, (_, n) => newProduct(-round, kind, n))
-}
+const made = (rows: number) => Array.from({ length: rows }, () => newProduct(0))
 
 function* chunks(lines: string[]) {
   for (let n = 0; n < lines.length; n += 1000) yield `${lines.slice(n, n + 1000).join('\n')}\n`

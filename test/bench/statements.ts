@@ -3,7 +3,7 @@ import postgres from 'postgres'
 import type { Sql } from '../../src/database/connection.ts'
 import { create, find, list } from '../../src/products/repository.ts'
 import { NewProduct, productList } from '../../src/products/schema.ts'
-import { type Answers, type Costs, observe } from './costs.ts'
+import { type Costs, observe } from './costs.ts'
 import { newProduct, randomId, type ScenarioName, type World } from './scenarios.ts'
 
 export interface StatementOrder {
@@ -28,19 +28,28 @@ process.on('message', (order: StatementOrder) => {
 async function loop(order: StatementOrder): Promise<Costs> {
   const { url, scenario, clients, seconds, database, world } = order
   const send = statement((sql ??= connect(url)), scenario, world)
-  const answers: Answers = { times: [], bytes: 0 }
-  let over = false
-  const loops = Array.from({ length: clients }, async (_, client) => {
-    for (let sent = 1; !over; sent++) {
-      const startedAt = performance.now()
-      await send(client, sent)
-      answers.times.push(performance.now() - startedAt)
-    }
-  })
-  const costs = await observe({ service: process.pid, database }, seconds, answers)
-  over = true
-  await Promise.all(loops)
+  const { answers: _, ...costs } = await observe(
+    { service: process.pid, database },
+    seconds,
+    (seconds) => runLoops(send, clients, seconds),
+  )
   return costs
+}
+
+async function runLoops(send: () => Promise<unknown>, loops: number, seconds: number) {
+  const times: number[] = []
+  const end = performance.now() + seconds * 1000
+  await Promise.all(
+    Array.from({ length: loops }, async () => {
+      for (let startedAt = performance.now(); startedAt < end;) {
+        await send()
+        const now = performance.now()
+        times.push(now - startedAt)
+        startedAt = now
+      }
+    }),
+  )
+  return { requests: times.length, times, bytes: 0 }
 }
 
 const page = productList.page.parse({ limit: '20' })
@@ -53,8 +62,7 @@ function statement(
   if (scenario === 'get') return () => find(sql, randomId(products))
   if (scenario === 'first-page') return () => list(sql, page, undefined)
   if (scenario !== 'post') throw new Error(`there is no statement for ${scenario}`)
-  return (client: number, sent: number) =>
-    create(sql, NewProduct.parse(newProduct(number, client, sent)))
+  return () => create(sql, NewProduct.parse(newProduct(number)))
 }
 
 /** As the service opens its connections. */
