@@ -47,13 +47,18 @@ const isChosen = (list: string | undefined, name: string) => list?.split(',').in
 
 const say = (text: string) => process.stdout.write(`${text}\n`)
 const endings: (() => unknown)[] = []
+let cleaning: Promise<void> | undefined
+let interrupted = false
 
 if (process.platform !== 'linux') {
   process.stderr.write('bench: reads the CPU time of processes in /proc, so it needs Linux\n')
   process.exit(1)
 }
 onInterrupt(
-  () => void cleanUp().finally(() => process.exit(130)),
+  () => {
+    interrupted = true
+    void cleanUp().finally(() => process.exit(130))
+  },
   () => process.exit(130),
 )
 try {
@@ -64,12 +69,18 @@ try {
   await writeFile(join(values.to, 'bench.md'), toMarkdown(results, goals))
   await writeFile(join(values.to, 'bench.json'), toJson(results, goals))
   say(`\n${toMarkdown(results, goals)}`)
+} catch (error) {
+  // What is measured fails, too, when its servers are stopped under it.
+  if (!interrupted) throw error
 } finally {
   await cleanUp()
 }
 
-async function cleanUp() {
-  for (const ending of endings.splice(0).toReversed()) await ending()
+function cleanUp(): Promise<void> {
+  cleaning ??= (async () => {
+    for (const ending of endings.toReversed()) await ending()
+  })()
+  return cleaning
 }
 
 async function measure(): Promise<Results> {
