@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { createServer, type ServerResponse } from 'node:http'
 import { type AddressInfo, Server as NetServer, type Socket } from 'node:net'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { setImmediate as endOfTurn, setTimeout as sleep } from 'node:timers/promises'
 import { format } from 'node:util'
 import {
   getRequestListener,
@@ -124,6 +124,8 @@ function connect({ database: address, pool }: Settings): Pool {
     address,
     queryTimeoutMs: pool.statementTimeoutMs + ANSWER_GRACE_MS,
     begin: 'begin',
+    // What arrived together has been read by then.
+    gather: () => endOfTurn(),
     endSockets: true,
     parameters: {
       TimeZone: 'UTC',

@@ -128,6 +128,7 @@ function connect(hyperdrive: NonNullable<Bindings['HYPERDRIVE']>): Pool {
     connectTimeoutMs: 15_000,
     queryTimeoutMs: STATEMENT_TIMEOUT_MS,
     // Hyperdrive lends a server connection per transaction and resets it, so nothing can be set for longer.
+    gather: undefined,
     begin: `begin; set local statement_timeout = ${STATEMENT_TIMEOUT_MS}`,
     endSockets: false,
   })
@@ -137,6 +138,7 @@ function connect(hyperdrive: NonNullable<Bindings['HYPERDRIVE']>): Pool {
 const fail = () => Promise.reject(new DatabaseError('internal', MISSING))
 const noDatabase: Pool = {
   read: fail,
+  readTogether: fail,
   write: fail,
   session: fail,
   transfer: fail,

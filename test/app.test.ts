@@ -39,7 +39,13 @@ async function answerTo(thrown: unknown) {
   const fail = () => Promise.reject(thrown as Error)
   const database = {
     ...pool,
-    forBorrower: () => ({ read: fail, write: fail, session: fail, transfer: fail }),
+    forBorrower: () => ({
+      read: fail,
+      readTogether: fail,
+      write: fail,
+      session: fail,
+      transfer: fail,
+    }),
   }
   const answer = await createApp({ access: undefined, corsOrigins: undefined }).fetch(
     new Request('http://larder/products'),

@@ -123,6 +123,7 @@ function openPool(address: DatabaseAddress): Pool {
     prePing: false,
     connectTimeoutMs: 10_000,
     queryTimeoutMs: 3_600_000,
+    gather: undefined,
     begin: 'begin',
     endSockets: true,
     parameters: {

@@ -1,6 +1,7 @@
 // The pool: lends a connection to one borrower at a time, within limits, and throws away what failed.
 import { type Connection, type ConnectionOptions, openConnection, type Sql } from './connection.ts'
 import { DatabaseError } from './errors.ts'
+import { type SharedWork, shareReads } from './sharing.ts'
 
 export interface PoolOptions extends ConnectionOptions {
   /** So many connections are kept when nobody needs them. */
@@ -15,6 +16,11 @@ export interface PoolOptions extends ConnectionOptions {
   recycleMs: number
   /** Whether a connection that has been idle for a moment is tested before it is lent. */
   prePing: boolean
+  /**
+   * How long reads that may share a statement gather for it, besides the time in which no connection
+   * is free. Undefined where every request has a pool of its own, with nobody to share anything with.
+   */
+  gather: (() => Promise<unknown>) | undefined
   /** What opens a transaction; where session parameters are not to be had, it sets them, too. */
   begin: string
 }
@@ -23,6 +29,16 @@ export interface PoolOptions extends ConnectionOptions {
 export interface Database {
   /** One statement that only reads. It is its own transaction; tried again when its connection is lost. */
   read<T>(work: (sql: Sql) => Promise<T>): Promise<T>
+  /**
+   * As `read`, but all who ask the same `kind` of thing before it is sent share one statement: the
+   * `work` of one of them, which gets the questions of all. It shows what was written before any of
+   * them asked.
+   */
+  readTogether<Question, Answer>(
+    kind: string,
+    question: Question,
+    work: SharedWork<Question, Answer>,
+  ): Promise<Answer>
   /** One statement that writes. It is its own transaction, so it needs no `begin` and `commit`. */
   write<T>(work: (sql: Sql) => Promise<T>): Promise<T>
   /**
@@ -91,6 +107,7 @@ interface Lane {
   lent: number
   /** In order of arrival. */
   waiting: Set<Waiter>
+  ask?: ReturnType<typeof shareReads>
 }
 
 interface Waiter {
@@ -106,7 +123,7 @@ interface Unwatched {
 }
 
 export function createPool(options: PoolOptions): Pool {
-  const { size, maxOverflow, timeoutMs, queue, recycleMs, prePing, begin } = options
+  const { size, maxOverflow, timeoutMs, queue, recycleMs, prePing, gather, begin } = options
   const limit = size + maxOverflow
   const idle: Connection[] = [] // the one used last is lent first, so that a quiet pool ages out
   const lent = new Set<Connection>()
@@ -114,6 +131,11 @@ export function createPool(options: PoolOptions): Pool {
   const heavy = openLane(twoThirds(limit), Math.min(queue, twoThirds(queue)))
   const unwatched = new Set<Unwatched>() // in order of their loans
   const leaving = new Set<Promise<void>>()
+  if (gather) {
+    for (const lane of [quick, heavy]) {
+      lane.ask = shareReads((work, departure) => inLane(lane, departure).read(work), gather)
+    }
+  }
   let arrivals = 0
   let timeouts = 0
   let refusals = 0
@@ -380,8 +402,11 @@ export function createPool(options: PoolOptions): Pool {
   }
 
   function inLane(lane: Lane, signal?: () => AbortSignal): Database {
+    const read: Database['read'] = (work) => twice(() => statement(work, lane, signal), true)
     return {
-      read: (work) => twice(() => statement(work, lane, signal), true),
+      read,
+      readTogether: (kind, question, work) =>
+        lane.ask ? lane.ask(kind, question, work, signal) : read((sql) => work(sql, [question])),
       write: (work) => twice(() => statement(work, lane, signal), false),
       session: (work) => twice(() => transaction(work, lane, signal), false),
       transfer: (work, abort) => transaction(work, lane, () => abort, true),

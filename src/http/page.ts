@@ -1,8 +1,6 @@
 // Pages: what is sent of a list, opaque cursors, and the links to the pages beside this one.
-import type { Context } from 'hono'
 import { z } from 'zod'
 import { isBackwards, type Place } from '../database/keyset.ts'
-import { sendJson } from './json.ts'
 import { Problem } from './problem.ts'
 
 /** One row of a list. */
@@ -29,8 +27,8 @@ const Way = z.enum(['after', 'before', 'from', 'to'])
 /** A client takes some 16 kB of headers, a proxy often less. What is longer is in the body alone. */
 const LONGEST_LINKS = 8192
 
-/** `Body` is how a client sees it. */
-export function pageResponse<Body>(c: Context, page: Page) {
+/** What is sent for a page that was asked for by this address. */
+export function renderPage(url: string, page: Page) {
   const { total, count } = page
   const back = isBackwards(page.place)
   const read = page.rows.slice(0, page.limit)
@@ -40,7 +38,7 @@ export function pageResponse<Body>(c: Context, page: Page) {
     `{"items":[${items.map((item) => item.json).join(',')}],` +
     `"next_cursor":${JSON.stringify(cursors.next)},"prev_cursor":${JSON.stringify(cursors.prev)}` +
     `${count ? `,"total":${total},"total_is":"${count}"` : ''}}`
-  return sendJson<Body>(c, json, 200, pageLinks(c.req.url, cursors))
+  return { json, headers: pageLinks(url, cursors) }
 }
 
 function cursorsOf({ rows, limit, place, binding }: Page, items: Row[]) {

@@ -163,6 +163,16 @@ export async function find(
   return rows[0]
 }
 
+/** Those of the products that there are, by their ids. */
+export async function findAll(sql: Sql, ids: number[]): Promise<Map<number, StoredProduct>> {
+  const rows = await sql<StoredProduct[]>`
+    with product as (
+      select ${columns(sql)} from products where id = any (${`{${ids.join()}}`}::bigint[])
+    )
+    select id, version, row_to_json(product)::text as json from product`
+  return new Map(rows.map((product) => [product.id, product]))
+}
+
 const hasWords = (sql: Sql, q: string) => sql`
   id in (select product_id from product_words where words @@ to_search(${q}))`
 

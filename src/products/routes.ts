@@ -3,7 +3,7 @@ import { type Context, Hono } from 'hono'
 import { readJson, readJsonUpTo } from '../http/body.ts'
 import type { Environment } from '../http/environment.ts'
 import { sendJson } from '../http/json.ts'
-import { pageResponse } from '../http/page.ts'
+import { renderPage } from '../http/page.ts'
 import {
   type Condition,
   conditionOf,
@@ -50,14 +50,18 @@ export const products = new Hono<Environment>()
     const place = productList.place(request)
     const { database } = c.var
     const lane = repository.isQuick(request) ? database : database.heavy
-    const page = await lane.read((sql) => repository.list(sql, request, place))
-    return pageResponse<ProductPage>(c, {
-      ...page,
-      count,
-      limit,
-      place,
-      binding: productList.binding(request),
+    const { url } = c.req
+    const page = await lane.readTogether(`page ${url}`, undefined, async (sql) => {
+      const read = await repository.list(sql, request, place)
+      return renderPage(url, {
+        ...read,
+        count,
+        limit,
+        place,
+        binding: productList.binding(request),
+      })
     })
+    return sendJson<ProductPage>(c, page.json, 200, page.headers)
   })
 
   .post('/', withoutQuery, readJson('application/json'), valid('json', NewProduct), (c) => {
@@ -99,7 +103,8 @@ export const products = new Hono<Environment>()
   .get('/:id', valid('param', ProductPath), withoutQuery, preconditions, async (c) => {
     const { id } = c.req.valid('param')
     const condition = conditionOf(c.req.valid('header'))
-    const product = await c.var.database.read((sql) => repository.find(sql, id))
+    const found = await c.var.database.readTogether('product', id, repository.findAll)
+    const product = found.get(id)
     if (!product) throw notFound()
     if (!matches(condition, product.version)) throw changed()
     if (isNew(condition, product.version)) return answer(c, product)

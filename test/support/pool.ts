@@ -15,6 +15,7 @@ export function openPool(address: DatabaseAddress, options: Partial<PoolOptions>
     prePing: true,
     connectTimeoutMs: 2000,
     queryTimeoutMs: 3000,
+    gather: undefined,
     begin: 'begin',
     endSockets: true,
     ...options,
