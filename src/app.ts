@@ -4,7 +4,7 @@ import { methodNotAllowed } from 'hono/method-not-allowed'
 import type { AppSettings, HousekeepingSettings } from './config.ts'
 import { documentation } from './documentation/routes.ts'
 import { admit, identify } from './http/access.ts'
-import { crossOrigin, securityHeaders } from './http/browsers.ts'
+import { crossOrigin } from './http/browsers.ts'
 import type { Environment } from './http/environment.ts'
 import { exactPaths, wrongMethod } from './http/methods.ts'
 import { onlyErrors, Problem, problemResponse, renderProblems } from './http/problem.ts'
@@ -25,15 +25,12 @@ export type App = ReturnType<typeof createApp>
 
 export function createApp(settings: AppSettings) {
   const app = new Hono<Environment>()
-  app.onError(renderProblems())
-  app.notFound((c) =>
-    problemResponse(new Problem('not_found', 'There is no such route.'), c.var.requestId),
-  )
+  app.onError(renderProblems)
+  app.notFound((c) => problemResponse(new Problem('not_found', 'There is no such route.'), c))
 
   app.use(requestId)
   app.use(requestLog)
   app.use(countAnswers)
-  app.use(securityHeaders)
   if (settings.corsOrigins) app.use(crossOrigin(settings.corsOrigins))
   app.use(identify(settings.access))
   app.use(rateLimit) // before anybody is refused, or keys could be tried out as fast as one likes
@@ -41,7 +38,7 @@ export function createApp(settings: AppSettings) {
   app.use(
     methodNotAllowed<Environment>({
       app,
-      onMethodNotAllowed: (c, methods) => problemResponse(wrongMethod(methods), c.var.requestId),
+      onMethodNotAllowed: (c, methods) => problemResponse(wrongMethod(methods), c),
     }),
   )
   app.use(onlyErrors)

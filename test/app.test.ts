@@ -4,7 +4,8 @@ import { HTTPException } from 'hono/http-exception'
 import { beforeAll, expect, test } from 'vitest'
 import { createApp } from '../src/app.ts'
 import type { Place } from '../src/database/keyset.ts'
-import { securityHeaders } from '../src/http/browsers.ts'
+import { answer } from '../src/http/answer.ts'
+import type { Environment } from '../src/http/environment.ts'
 import { boundless } from '../src/http/memory.ts'
 import { encodeCursor } from '../src/http/page.ts'
 import { productList } from '../src/products/schema.ts'
@@ -95,10 +96,9 @@ test('a cursor with a right checksum and a wrong content is refused', async () =
 })
 
 test('a route may have a policy of its own, the other headers stay', async () => {
-  const app = new Hono().use(securityHeaders).get('/', (c) => {
-    c.header('content-security-policy', "default-src 'self'")
-    return c.html('<!doctype html>')
-  })
+  const app = new Hono<Environment>().get('/', (c) =>
+    answer(c, '<!doctype html>', 200, { 'content-security-policy': "default-src 'self'" }),
+  )
   const { headers } = await app.fetch(new Request('http://larder/'))
   expect(headers.get('content-security-policy')).toBe("default-src 'self'")
   expect(headers.get('x-content-type-options')).toBe('nosniff')

@@ -193,14 +193,14 @@ export function openConnection(options: ConnectionOptions) {
     },
 
     /** A tag for one borrower, and the end of its validity: what is sent after it fails for the reason. */
-    lend(): { sql: Sql; end: (reason?: DatabaseError) => void } {
-      let over: DatabaseError | undefined
-      const refusal = () => over
+    lend(): { sql: Sql; end: (reason?: () => DatabaseError) => void } {
+      let over: (() => DatabaseError) | undefined
+      const refusal = () => over?.()
       const tag = (template: TemplateStringsArray, ...values: Parameter[]) =>
         guard(client(template, ...values), refusal)
       const json = (value: postgres.JSONValue) => client.json(value)
       const sql = Object.assign(tag, { json }) as Sql
-      return { sql, end: (reason = sessionOver()) => (over ??= reason) }
+      return { sql, end: (reason = sessionOver) => (over ??= reason) }
     },
 
     /**

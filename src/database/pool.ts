@@ -295,7 +295,7 @@ export function createPool(options: PoolOptions): Pool {
     let departure: AbortSignal | undefined
     let cancelled: Promise<void> | undefined
     const leave = () => {
-      end(clientGone())
+      end(clientGone)
       cancelled = connection.cancel()
     }
     const loan: Unwatched = {
@@ -414,10 +414,12 @@ export function createPool(options: PoolOptions): Pool {
   }
 
   function forBorrower(signal?: () => AbortSignal): Lanes {
-    return Object.defineProperty(inLane(quick, signal), 'heavy', {
-      get: () => inLane(heavy, signal),
-      enumerable: true,
-    }) as Lanes
+    return {
+      ...inLane(quick, signal),
+      get heavy() {
+        return inLane(heavy, signal)
+      },
+    }
   }
 
   function stats(): PoolStats {

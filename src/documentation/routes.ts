@@ -1,5 +1,6 @@
 // Serves the OpenAPI document, and a page to read and try it, from the files that the door lends.
 import { type Context, Hono } from 'hono'
+import { answer } from '../http/answer.ts'
 import type { Environment } from '../http/environment.ts'
 import { Problem } from '../http/problem.ts'
 import { valid } from '../http/validation.ts'
@@ -43,7 +44,7 @@ async function sendFile(
   const headers = { etag, 'cache-control': 'no-cache', ...more }
   const known = (c.req.header('if-none-match') ?? '').split(',').map((tag) => tag.trim())
   if (known.some((tag) => tag === '*' || tag.replace('W/', '') === etag.replace('W/', ''))) {
-    return c.body(null, 304, headers)
+    return answer(c, null, 304, headers)
   }
-  return c.body(body, 200, { 'content-type': type, ...headers })
+  return answer(c, body, 200, { 'content-type': type, ...headers })
 }

@@ -2,6 +2,7 @@
 import type { Lanes, Pool } from '../database/pool.ts'
 import type { Scope } from './access.ts'
 import type { Memory } from './memory.ts'
+import type { ConstraintFaults } from './problem.ts'
 import type { RateLimiter } from './rate-limit.ts'
 
 export interface Log {
@@ -40,6 +41,8 @@ export interface Environment {
   }
   Variables: {
     requestId: string
+    /** Of the tables of the resource that is asked for. */
+    constraints: ConstraintFaults | undefined
     /** The name of the key that was sent; empty without one, and when the service is open. */
     caller: string
     /** That of the key; undefined without a known one. */

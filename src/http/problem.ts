@@ -2,6 +2,7 @@
 import type { Context, MiddlewareHandler } from 'hono'
 import { HTTPException } from 'hono/http-exception'
 import { DatabaseError, type DatabaseErrorKind } from '../database/errors.ts'
+import { answer } from './answer.ts'
 import type { Environment } from './environment.ts'
 
 /** The status and the title of each code. */
@@ -103,22 +104,27 @@ const detailByKind: Record<DatabaseErrorKind, string> = {
 }
 const LOST = 'The database gave no answer. Whether a change was made is not known.'
 
-/** An error handler for Hono. A resource gives the constraints of its tables. */
-export function renderProblems(constraints: ConstraintFaults = {}) {
-  return (error: Error, c: Context<Environment>): Response => {
-    const problem = toProblem(error, constraints)
-    // Nobody reads the answer to a client that has gone away, and nothing of ours has failed.
-    if (problem.status >= 500 && !c.req.raw.signal.aborted) {
-      const request_id = c.var.requestId
-      if (problem.code === 'unavailable') {
-        const reason = [error, error.cause].filter((x) => x instanceof Error).map((x) => x.message)
-        c.env.log.warn({ request_id, reason: reason.join(': ') }, 'request refused')
-      } else {
-        c.env.log.error({ request_id, error }, 'request failed')
-      }
-    }
-    return problemResponse(problem, c.var.requestId)
+/** For the routes of a resource: which field each constraint of its tables speaks of. */
+export const speaksOf = (constraints: ConstraintFaults): MiddlewareHandler<Environment> =>
+  async function speaksOf(c, next) {
+    c.set('constraints', constraints)
+    await next()
   }
+
+/** The error handler of the app. */
+export function renderProblems(error: Error, c: Context<Environment>): Response {
+  const problem = toProblem(error, c.get('constraints'))
+  // Nobody reads the answer to a client that has gone away, and nothing of ours has failed.
+  if (problem.status >= 500 && !c.req.raw.signal.aborted) {
+    const request_id = c.get('requestId')
+    if (problem.code === 'unavailable') {
+      const reason = [error, error.cause].filter((x) => x instanceof Error).map((x) => x.message)
+      c.env.log.warn({ request_id, reason: reason.join(': ') }, 'request refused')
+    } else {
+      c.env.log.error({ request_id, error }, 'request failed')
+    }
+  }
+  return problemResponse(problem, c)
 }
 
 /** Hono hands what is thrown to the error handler when it is an `Error`, and to nobody otherwise. */
@@ -130,9 +136,9 @@ export const onlyErrors: MiddlewareHandler = async function onlyErrors(_, next) 
   }
 }
 
-export function problemResponse(problem: Problem, requestId: string): Response {
-  const { status, headers, body } = problemDocument(problem, requestId)
-  return new Response(body, { status, headers: { ...headers, 'x-request-id': requestId } })
+export function problemResponse(problem: Problem, c: Context<Environment>): Response {
+  const { status, headers, body } = problemDocument(problem, c.get('requestId'))
+  return answer(c, body, status, headers)
 }
 
 /** What `problemResponse` answers, apart from the header of the one request. */
@@ -156,7 +162,7 @@ export function problemDocument(problem: Problem, requestId: string) {
 }
 
 /** What a client is told of a failure, whatever its source. */
-export function toProblem(error: Error, constraints: ConstraintFaults): Problem {
+export function toProblem(error: Error, constraints: ConstraintFaults = {}): Problem {
   if (error instanceof Problem) return error
   if (error instanceof DatabaseError) return fromDatabase(error, constraints)
   if (error instanceof HTTPException) {

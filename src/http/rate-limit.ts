@@ -36,7 +36,7 @@ const unlimited = /^\/(health|ready)$/
 export const rateLimit: MiddlewareHandler<Environment> = async function rateLimit(c, next) {
   const { limiter } = c.env
   if (!limiter || unlimited.test(c.req.path)) return next()
-  const { caller } = c.var
+  const caller = c.get('caller')
   const client = caller === '' ? `address ${networkOf(c.env.address)}` : `key ${caller}`
   const taken = await limiter.take(client)
   const headers = describe(limiter.quota, taken)

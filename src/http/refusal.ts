@@ -1,13 +1,12 @@
 // One answer to every request: what a door serves when it cannot serve the app.
 import { Hono } from 'hono'
-import { securityHeaders } from './browsers.ts'
 import type { Environment } from './environment.ts'
 import { type Problem, renderProblems } from './problem.ts'
 import { requestId } from './request-id.ts'
 
 export function refusal(problem: Problem) {
-  const app = new Hono<Environment>().onError(renderProblems())
-  app.use(requestId, securityHeaders, () => {
+  const app = new Hono<Environment>().onError(renderProblems)
+  app.use(requestId, () => {
     throw problem
   })
   return app

@@ -1,4 +1,4 @@
-// Gives every request an id, the client's own where it is fit to be logged, and every answer its header.
+// Gives every request an id, the client's own where it is fit to be logged.
 import type { MiddlewareHandler } from 'hono'
 import type { Environment } from './environment.ts'
 
@@ -8,8 +8,6 @@ export const newRequestId = (): string => crypto.randomUUID()
 
 export const requestId: MiddlewareHandler<Environment> = async function requestId(c, next) {
   const given = c.req.header('x-request-id')
-  const id = given !== undefined && FIT.test(given) ? given : newRequestId()
-  c.set('requestId', id)
-  c.header('x-request-id', id)
+  c.set('requestId', given !== undefined && FIT.test(given) ? given : newRequestId())
   await next()
 }

@@ -44,8 +44,7 @@ export function streamText(
       reject(error)
       if (!begun) return
       if (!signal.aborted) {
-        const { requestId } = c.var
-        c.env.log.error({ request_id: requestId, error }, 'answer broken off')
+        c.env.log.error({ request_id: c.get('requestId'), error }, 'answer broken off')
       }
       // Without the reason, which is in the log by now: the adapter says it once more on the console.
       await writer.write(new Error('The answer was broken off.')).catch(() => {})

@@ -3,6 +3,7 @@ import type { Context, TypedResponse } from 'hono'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import type { Sql } from '../database/connection.ts'
 import { DatabaseError } from '../database/errors.ts'
+import { answer } from '../http/answer.ts'
 import type { Environment } from '../http/environment.ts'
 import { fingerprintOf } from '../http/fingerprint.ts'
 import { type ConstraintFaults, Problem, problemDocument, toProblem } from '../http/problem.ts'
@@ -37,7 +38,7 @@ export function answeringOnce(constraints: ConstraintFaults) {
     work: (sql: Sql) => Promise<Answer>,
     fingerprint?: () => Promise<string>,
   ): Promise<Response & TypedResponse<Body, Status, 'json'>> {
-    const { database, requestId } = c.var
+    const database = c.get('database')
     const key = readKey(c)
     if (!key) {
       return respond(c, await (typeof run === 'function' ? run(work) : database[run](work)))
@@ -49,36 +50,42 @@ export function answeringOnce(constraints: ConstraintFaults) {
       // One trip. The savepoint is where a failure goes back to, and the key is held all the while.
       const [kept] = await Promise.all([claim(sql, key).catch(stillRunning), sql`savepoint work`])
       if (kept) return { kept }
-      const answer = await work(sql).catch(async (error: Error) => {
+      const given = await work(sql).catch(async (error: Error) => {
         const problem = toProblem(error, constraints)
         if (!isDecided(problem)) throw error
         await sql`rollback to savepoint work`
-        return problemDocument(problem, requestId)
+        return problemDocument(problem, c.get('requestId'))
       })
-      await keep(sql, key, await seen(), answer)
-      return { answer }
+      await keep(sql, key, await seen(), given)
+      return { given }
     }
-    const { kept, answer } = await (typeof run === 'function'
+    const { kept, given } = await (typeof run === 'function'
       ? run<Outcome>(transaction)
       : database.session<Outcome>(transaction))
-    if (answer) return respond(c, answer)
+    if (given) return respond(c, given)
     if (kept.fingerprint !== (await seen())) throw anotherRequest()
     return respond(c, kept, { 'idempotency-replayed': 'true' })
   }
 }
 
-type Outcome = { kept: KeptAnswer; answer?: never } | { kept?: never; answer: Answer }
+type Outcome = { kept: KeptAnswer; given?: never } | { kept?: never; given: Answer }
 
-function respond<T>(c: Context, answer: Answer, more: Record<string, string> = {}): Response & T {
-  const { status, headers, body } = answer
-  const response: Response = c.body(body, status as ContentfulStatusCode, { ...headers, ...more })
+function respond<T>(
+  c: Context<Environment>,
+  { status, headers, body }: Answer,
+  more: Record<string, string> = {},
+): Response & T {
+  const response: Response = answer(c, body, status as ContentfulStatusCode, {
+    ...headers,
+    ...more,
+  })
   return response as Response & T
 }
 
 function readKey(c: Context<Environment>): Key | undefined {
   const key = c.req.header(HEADER)
   if (key === undefined) return undefined
-  if (/^[!-~]{1,255}$/.test(key)) return { caller: c.var.caller, key }
+  if (/^[!-~]{1,255}$/.test(key)) return { caller: c.get('caller'), key }
   throw invalidHeader('invalid_format', 'must be 1 to 255 visible ASCII characters')
 }
 

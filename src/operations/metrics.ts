@@ -1,6 +1,7 @@
 // What an operator's Prometheus reads: the door collects, this counts the answers and hands it out.
 import { Hono, type MiddlewareHandler } from 'hono'
 import { matchedRoutes } from 'hono/route'
+import { answer } from '../http/answer.ts'
 import type { Environment } from '../http/environment.ts'
 import { Problem } from '../http/problem.ts'
 
@@ -27,5 +28,5 @@ export const countAnswers: MiddlewareHandler<Environment> = async function count
 export const metrics = new Hono<Environment>().get('/metrics', async (c) => {
   if (!c.env.metrics) throw new Problem('not_found', 'There are no metrics on this platform.')
   const { type, text } = await c.env.metrics.read()
-  return c.body(text, 200, { 'content-type': type })
+  return answer(c, text, 200, { 'content-type': type })
 })

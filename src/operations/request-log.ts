@@ -7,11 +7,11 @@ export const requestLog: MiddlewareHandler<Environment> = async function request
   await next()
   c.env.log.info(
     {
-      request_id: c.var.requestId,
+      request_id: c.get('requestId'),
       method: c.req.method,
       // As it was sent: decoded, it could hold what some readers take for the end of a line.
       path: new URL(c.req.url).pathname,
-      caller: c.var.caller || undefined,
+      caller: c.get('caller') || undefined,
       status: c.res.status,
       duration_ms: Math.round((performance.now() - start) * 10) / 10,
     },

@@ -3,7 +3,7 @@ import { Hono } from 'hono'
 import { z } from 'zod'
 import type { Database } from '../database/pool.ts'
 import type { Environment } from '../http/environment.ts'
-import { sendJson } from '../http/json.ts'
+import { answerJson } from '../http/answer.ts'
 import { decodeCursor, encodeCursor } from '../http/page.ts'
 import { parameter, wholeNumber } from '../http/parameters.ts'
 import { Problem } from '../http/problem.ts'
@@ -37,7 +37,7 @@ export const changes = new Hono<Environment>().get(
   async (c) => {
     const { after, limit } = c.req.valid('query')
     const place = after === undefined || after === 'now' ? after : decodePosition(after)
-    const rows = await c.var.database.read((sql) => repository.changes(sql, place, limit))
+    const rows = await c.get('database').read((sql) => repository.changes(sql, place, limit))
     if (!rows) {
       throw new Problem(
         'gone',
@@ -48,7 +48,7 @@ export const changes = new Hono<Environment>().get(
     const { era, xid, seq } = rows.at(-1)!
     const next = encodeCursor({ way: 'after', key: [era, xid, seq] }, CHANGES)
     const json = `{"items":[${items.join(',')}],"next_cursor":${JSON.stringify(next)}}`
-    return sendJson<ProductChanges>(c, json, 200)
+    return answerJson<ProductChanges>(c, json)
   },
 )
 

@@ -1,8 +1,8 @@
 // The products as a REST resource: path, check, statement, answer.
 import { type Context, Hono } from 'hono'
+import { answer, answerJson } from '../http/answer.ts'
 import { readJson, readJsonUpTo } from '../http/body.ts'
 import type { Environment } from '../http/environment.ts'
-import { sendJson } from '../http/json.ts'
 import { renderPage } from '../http/page.ts'
 import {
   type Condition,
@@ -11,7 +11,7 @@ import {
   matches,
   preconditions,
 } from '../http/preconditions.ts'
-import { Problem, renderProblems } from '../http/problem.ts'
+import { Problem, speaksOf } from '../http/problem.ts'
 import { validRows } from '../http/rows.ts'
 import { MOST_FAULTS, valid, withoutQuery } from '../http/validation.ts'
 import { answeringOnce, type Run } from '../idempotency/once.ts'
@@ -41,14 +41,16 @@ const MOST_BULK_BYTES = 16 * 1024 * 1024
 
 const answerOnce = answeringOnce(productConstraints)
 
-export const products = new Hono<Environment>()
-  .onError(renderProblems(productConstraints))
+const resource = new Hono<Environment>()
+resource.use(speaksOf(productConstraints)) // in the chain it would show in the client's types
+
+export const products = resource
 
   .get('/', valid('query', productList.page), async (c) => {
     const request = c.req.valid('query')
     const { limit, count } = request
     const place = productList.place(request)
-    const { database } = c.var
+    const database = c.get('database')
     const lane = repository.isQuick(request) ? database : database.heavy
     const { url } = c.req
     const page = await lane.readTogether(`page ${url}`, undefined, async (sql) => {
@@ -61,7 +63,7 @@ export const products = new Hono<Environment>()
         binding: productList.binding(request),
       })
     })
-    return sendJson<ProductPage>(c, page.json, 200, page.headers)
+    return answerJson<ProductPage>(c, page.json, 200, page.headers)
   })
 
   .post('/', withoutQuery, readJson('application/json'), valid('json', NewProduct), (c) => {
@@ -81,7 +83,7 @@ export const products = new Hono<Environment>()
     (c) => {
       const products = c.req.valid('json')
       const replacing = c.req.valid('query').on_conflict === 'sku'
-      const { heavy } = c.var.database
+      const { heavy } = c.get('database')
       const run: Run = (work) => heavy.session(work)
       return answerOnce<BulkResult>(c, run, async (sql) => {
         const written = await repository.createMany(sql, products, replacing)
@@ -103,12 +105,12 @@ export const products = new Hono<Environment>()
   .get('/:id', valid('param', ProductPath), withoutQuery, preconditions, async (c) => {
     const { id } = c.req.valid('param')
     const condition = conditionOf(c.req.valid('header'))
-    const found = await c.var.database.readTogether('product', id, repository.findAll)
+    const found = await c.get('database').readTogether('product', id, repository.findAll)
     const product = found.get(id)
     if (!product) throw notFound()
     if (!matches(condition, product.version)) throw changed()
-    if (isNew(condition, product.version)) return answer(c, product)
-    return c.body(null, 304, { etag: etag(product) })
+    if (isNew(condition, product.version)) return answerProduct(c, product)
+    return answer(c, null, 304, { etag: etag(product) })
   })
 
   .put(
@@ -122,11 +124,13 @@ export const products = new Hono<Environment>()
       const { id } = c.req.valid('param')
       const product = c.req.valid('json')
       const condition = conditionOf(c.req.valid('header'))
-      const written = await c.var.database.write(
-        async (sql) =>
-          (await repository.replace(sql, id, product, condition)) ?? whyNot(sql, id, condition),
-      )
-      return answer(c, written)
+      const written = await c
+        .get('database')
+        .write(
+          async (sql) =>
+            (await repository.replace(sql, id, product, condition)) ?? whyNot(sql, id, condition),
+        )
+      return answerProduct(c, written)
     },
   )
 
@@ -141,21 +145,25 @@ export const products = new Hono<Environment>()
       const { id } = c.req.valid('param')
       const patch = c.req.valid('json')
       const condition = conditionOf(c.req.valid('header'))
-      const written = await c.var.database.write(
-        async (sql) =>
-          (await repository.change(sql, id, patch, condition)) ?? whyNot(sql, id, condition),
-      )
-      return answer(c, written)
+      const written = await c
+        .get('database')
+        .write(
+          async (sql) =>
+            (await repository.change(sql, id, patch, condition)) ?? whyNot(sql, id, condition),
+        )
+      return answerProduct(c, written)
     },
   )
 
   .delete('/:id', valid('param', ProductPath), withoutQuery, preconditions, async (c) => {
     const { id } = c.req.valid('param')
     const condition = conditionOf(c.req.valid('header'))
-    await c.var.database.write(
-      async (sql) => (await repository.remove(sql, id, condition)) ?? whyNot(sql, id, condition),
-    )
-    return c.body(null, 204)
+    await c
+      .get('database')
+      .write(
+        async (sql) => (await repository.remove(sql, id, condition)) ?? whyNot(sql, id, condition),
+      )
+    return answer(c, null, 204)
   })
 
   .post(
@@ -192,8 +200,8 @@ async function whyNot(
   throw matches(condition, version) && isNew(condition, version) ? otherwise : changed()
 }
 
-function answer(c: Context, product: repository.StoredProduct) {
-  return sendJson<Product>(c, product.json, 200, { etag: etag(product) })
+function answerProduct(c: Context<Environment>, product: repository.StoredProduct) {
+  return answerJson<Product>(c, product.json, 200, { etag: etag(product) })
 }
 
 const etag = ({ version }: { version: number }) => `"${version}"`

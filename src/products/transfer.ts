@@ -3,6 +3,7 @@ import { Hono } from 'hono'
 import { accepts } from 'hono/accepts'
 import type { Sql } from '../database/connection.ts'
 import { DatabaseError } from '../database/errors.ts'
+import { answer } from '../http/answer.ts'
 import { mediaTypeOf, takeStream } from '../http/body.ts'
 import { readCsv } from '../http/csv.ts'
 import type { Environment } from '../http/environment.ts'
@@ -49,7 +50,7 @@ export const transfer = new Hono<Environment>()
     try {
       return await answerOnce<ImportResult>(
         c,
-        (work) => c.var.database.heavy.transfer(work, signal),
+        (work) => c.get('database').heavy.transfer(work, signal),
         async (sql) => {
           const rows = readProducts(body, isCsv, digested)
           const counts = await importProducts(sql, rows, replace)
@@ -77,13 +78,16 @@ export const transfer = new Hono<Environment>()
     if (type === '') throw new Problem('not_acceptable', `The export is ${NDJSON} or ${CSV}.`)
     const selection = c.req.valid('query')
     const format = type === CSV ? 'csv' : 'ndjson'
-    c.header('content-type', format === 'csv' ? `${CSV}; charset=utf-8; header=present` : NDJSON)
-    c.header('content-disposition', `attachment; filename="products.${format}"`)
-    c.header('vary', 'accept')
-    if (c.req.method === 'HEAD') return c.body(null)
-    return c.body(
+    const headers = {
+      'content-type': format === 'csv' ? `${CSV}; charset=utf-8; header=present` : NDJSON,
+      'content-disposition': `attachment; filename="products.${format}"`,
+      vary: 'accept',
+    }
+    if (c.req.method === 'HEAD') return answer(c, null, 200, headers)
+    return answer(
+      c,
       await streamText(c, (write, signal) =>
-        c.var.database.heavy.transfer(async (sql) => {
+        c.get('database').heavy.transfer(async (sql) => {
           await repository.keepSnapshot(sql)
           let start = format === 'csv' ? repository.csvHeader : ''
           for (let last: number | null = 0; last !== null; start = '') {
@@ -93,6 +97,8 @@ export const transfer = new Hono<Environment>()
           }
         }, signal),
       ),
+      200,
+      headers,
     )
   })
 
