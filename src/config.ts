@@ -2,7 +2,7 @@
 import { z } from 'zod'
 import type { DatabaseAddress, SslMode } from './database/connection.ts'
 import { type Access, type ApiKey, keyName, scopes } from './http/access.ts'
-import type { CorsOrigins } from './http/browsers.ts'
+import type { CorsOrigins } from './http/cross-origin.ts'
 import type { Quota } from './http/rate-limit.ts'
 
 /** What both doors read. */

@@ -1,10 +1,24 @@
 // Makes every answer, with the headers that all of them have.
 import type { Context, TypedResponse } from 'hono'
 import type { ContentfulStatusCode, StatusCode } from 'hono/utils/http-status'
-import { securityHeaders } from './browsers.ts'
+import { requestIdOf } from './request-id.ts'
 import type { Environment } from './environment.ts'
 
 type Headers = Record<string, string>
+
+/**
+ * An answer that is opened as a page loads nothing, runs nothing and stands in no frame, and no page
+ * elsewhere can embed it.
+ *
+ * No Strict-Transport-Security: it speaks for a whole host, of which only who ends TLS before this
+ * service can answer, and browsers ignore it over HTTP.
+ */
+const securityHeaders = {
+  'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+  'cross-origin-resource-policy': 'same-origin',
+  'referrer-policy': 'no-referrer',
+  'x-content-type-options': 'nosniff',
+}
 
 /**
  * The headers of the route come last: where one of them is among those of all, it holds.
@@ -18,7 +32,7 @@ export function answer<Status extends StatusCode = 200>(
   status: Status = 200 as Status,
   headers: Headers = {},
 ): Response & TypedResponse<null, Status, 'body'> {
-  const common = { ...securityHeaders, 'x-request-id': c.get('requestId') }
+  const common = { ...securityHeaders, 'x-request-id': requestIdOf(c), ...c.get('rateLimit') }
   const response = new Response(body, { status, headers: Object.assign(common, headers) })
   return response as Response & TypedResponse<null, Status, 'body'>
 }

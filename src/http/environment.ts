@@ -40,13 +40,15 @@ export interface Environment {
     address: string
   }
   Variables: {
-    requestId: string
+    requestId: string | undefined
     /** Of the tables of the resource that is asked for. */
     constraints: ConstraintFaults | undefined
     /** The name of the key that was sent; empty without one, and when the service is open. */
     caller: string
     /** That of the key; undefined without a known one. */
     scope: Scope | undefined
+    /** What the limiter says of the caller, for the headers of the answer. */
+    rateLimit: Record<string, string> | undefined
     /** The pool as this request sees it: when the client goes away, so does what it waits for. */
     database: Lanes
   }

@@ -1,24 +1,39 @@
 // Which methods a path takes, and what a client is told that tries another one.
-import type { Hono, MiddlewareHandler } from 'hono'
+import type { Hono, NotFoundHandler } from 'hono'
+import { methodNotAllowed } from 'hono/method-not-allowed'
 import type { Environment } from './environment.ts'
-import { Problem } from './problem.ts'
+import { Problem, problemResponse } from './problem.ts'
+import type { Step } from './steps.ts'
 
-export function wrongMethod(methods: string[]): Problem {
+function wrongMethod(methods: string[]): Problem {
   const allow = methods.join(', ')
   return new Problem('method_not_allowed', `This resource takes ${allow}.`, { headers: { allow } })
+}
+
+/** For a request that no route takes: 405 where another method would have met one, 404 elsewhere. */
+export function noRoute(app: Hono<Environment>): NotFoundHandler<Environment> {
+  const tryOthers = methodNotAllowed<Environment>({
+    app,
+    onMethodNotAllowed: (c, methods) => problemResponse(wrongMethod(methods), c),
+  })
+  return async (c) => {
+    await tryOthers(c, async () => {
+      c.res = problemResponse(new Problem('not_found', 'There is no such route.'), c)
+    })
+    return c.res
+  }
 }
 
 /**
  * A path that is spelled out is no parameter of another: GET /products/bulk does not ask for the
  * product "bulk". Hono would give it to `/products/:id`, which takes this method.
  */
-export function exactPaths(app: Hono<Environment>): MiddlewareHandler<Environment> {
+export function exactPaths(app: Hono<Environment>): Step {
   let methods: Map<string, Set<string>> | undefined
-  return async function exactPaths(c, next) {
+  return function exactPaths(c) {
     methods ??= methodsByPath(app)
     const allowed = methods.get(c.req.path)
     if (allowed && !allowed.has(c.req.method)) throw wrongMethod([...allowed])
-    await next()
   }
 }
 

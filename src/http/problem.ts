@@ -3,6 +3,7 @@ import type { Context, MiddlewareHandler } from 'hono'
 import { HTTPException } from 'hono/http-exception'
 import { DatabaseError, type DatabaseErrorKind } from '../database/errors.ts'
 import { answer } from './answer.ts'
+import { requestIdOf } from './request-id.ts'
 import type { Environment } from './environment.ts'
 
 /** The status and the title of each code. */
@@ -116,7 +117,7 @@ export function renderProblems(error: Error, c: Context<Environment>): Response 
   const problem = toProblem(error, c.get('constraints'))
   // Nobody reads the answer to a client that has gone away, and nothing of ours has failed.
   if (problem.status >= 500 && !c.req.raw.signal.aborted) {
-    const request_id = c.get('requestId')
+    const request_id = requestIdOf(c)
     if (problem.code === 'unavailable') {
       const reason = [error, error.cause].filter((x) => x instanceof Error).map((x) => x.message)
       c.env.log.warn({ request_id, reason: reason.join(': ') }, 'request refused')
@@ -137,7 +138,7 @@ export const onlyErrors: MiddlewareHandler = async function onlyErrors(_, next) 
 }
 
 export function problemResponse(problem: Problem, c: Context<Environment>): Response {
-  const { status, headers, body } = problemDocument(problem, c.get('requestId'))
+  const { status, headers, body } = problemDocument(problem, requestIdOf(c))
   return answer(c, body, status, headers)
 }
 

@@ -2,11 +2,10 @@
 import { Hono } from 'hono'
 import type { Environment } from './environment.ts'
 import { type Problem, renderProblems } from './problem.ts'
-import { requestId } from './request-id.ts'
 
 export function refusal(problem: Problem) {
   const app = new Hono<Environment>().onError(renderProblems)
-  app.use(requestId, () => {
+  app.use(() => {
     throw problem
   })
   return app

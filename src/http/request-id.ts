@@ -1,13 +1,14 @@
 // Gives every request an id, the client's own where it is fit to be logged.
-import type { MiddlewareHandler } from 'hono'
+import type { Context } from 'hono'
 import type { Environment } from './environment.ts'
 
 const FIT = /^[A-Za-z0-9._-]{1,128}$/
 
-export const newRequestId = (): string => crypto.randomUUID()
-
-export const requestId: MiddlewareHandler<Environment> = async function requestId(c, next) {
+export function requestIdOf(c: Context<Environment>): string {
+  const known = c.get('requestId')
+  if (known !== undefined) return known
   const given = c.req.header('x-request-id')
-  c.set('requestId', given !== undefined && FIT.test(given) ? given : newRequestId())
-  await next()
+  const id = given !== undefined && FIT.test(given) ? given : crypto.randomUUID()
+  c.set('requestId', id)
+  return id
 }

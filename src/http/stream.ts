@@ -1,5 +1,6 @@
 // A body that is written while the client reads it, no faster than that.
 import type { Context } from 'hono'
+import { requestIdOf } from './request-id.ts'
 import type { Environment } from './environment.ts'
 import { PATIENCE_MS, withPatience } from './patience.ts'
 
@@ -44,7 +45,7 @@ export function streamText(
       reject(error)
       if (!begun) return
       if (!signal.aborted) {
-        c.env.log.error({ request_id: c.get('requestId'), error }, 'answer broken off')
+        c.env.log.error({ request_id: requestIdOf(c), error }, 'answer broken off')
       }
       // Without the reason, which is in the log by now: the adapter says it once more on the console.
       await writer.write(new Error('The answer was broken off.')).catch(() => {})

@@ -1,10 +1,10 @@
 // Refuses an address that Hono would pass on as it stands, or without a part of it.
-import type { MiddlewareHandler } from 'hono'
 import { Problem } from './problem.ts'
+import type { Step } from './steps.ts'
 
 const NAMELESS = /^[^?]*\?(?:=|.*&=)/
 
-export const wellFormedUrl: MiddlewareHandler = async function wellFormedUrl(c, next) {
+export const wellFormedUrl: Step = (c) => {
   if (c.req.url.includes('%')) {
     try {
       decodeURIComponent(c.req.url)
@@ -15,5 +15,4 @@ export const wellFormedUrl: MiddlewareHandler = async function wellFormedUrl(c, 
   if (NAMELESS.test(c.req.url)) {
     throw new Problem('malformed', 'The address has a parameter without a name.')
   }
-  await next()
 }

@@ -4,6 +4,7 @@ import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import type { Sql } from '../database/connection.ts'
 import { DatabaseError } from '../database/errors.ts'
 import { answer } from '../http/answer.ts'
+import { requestIdOf } from '../http/request-id.ts'
 import type { Environment } from '../http/environment.ts'
 import { fingerprintOf } from '../http/fingerprint.ts'
 import { type ConstraintFaults, Problem, problemDocument, toProblem } from '../http/problem.ts'
@@ -54,7 +55,7 @@ export function answeringOnce(constraints: ConstraintFaults) {
         const problem = toProblem(error, constraints)
         if (!isDecided(problem)) throw error
         await sql`rollback to savepoint work`
-        return problemDocument(problem, c.get('requestId'))
+        return problemDocument(problem, requestIdOf(c))
       })
       await keep(sql, key, await seen(), given)
       return { given }
