@@ -139,6 +139,7 @@ const fail = () => Promise.reject(new DatabaseError('internal', MISSING))
 const noDatabase: Pool = {
   read: fail,
   readTogether: fail,
+  writeTogether: fail,
   write: fail,
   session: fail,
   transfer: fail,

@@ -43,6 +43,7 @@ async function answerTo(thrown: unknown) {
     forBorrower: () => ({
       read: fail,
       readTogether: fail,
+      writeTogether: fail,
       write: fail,
       session: fail,
       transfer: fail,

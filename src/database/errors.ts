@@ -115,6 +115,11 @@ const opening = new Set(['connect', 'getaddrinfo'])
 /** A certificate is checked before anything is sent to whoever shows it. */
 const notTrusted = /^UNABLE_TO_|CERT/
 
+/** For who waits no more, so that nobody is told. */
+export function clientGone(): DatabaseError {
+  return new DatabaseError('unavailable', 'the client went away', { code: 'CLIENT_GONE' })
+}
+
 /** Whether waiting cannot help: wrong credentials, no such database, TLS refused or not trusted. */
 export function isHopeless(error: DatabaseError): boolean {
   const cause = error.cause as { code?: unknown; syscall?: unknown } | undefined

@@ -1,7 +1,7 @@
 // The pool: lends a connection to one borrower at a time, within limits, and throws away what failed.
 import { type Connection, type ConnectionOptions, openConnection, type Sql } from './connection.ts'
-import { DatabaseError } from './errors.ts'
-import { type SharedWork, shareReads } from './sharing.ts'
+import { clientGone, DatabaseError } from './errors.ts'
+import { type SharedWork, shareStatements } from './sharing.ts'
 
 export interface PoolOptions extends ConnectionOptions {
   /** So many connections are kept when nobody needs them. */
@@ -31,8 +31,7 @@ export interface Database {
   read<T>(work: (sql: Sql) => Promise<T>): Promise<T>
   /**
    * As `read`, but all who ask the same `kind` of thing before it is sent share one statement: the
-   * `work` of one of them, which gets the questions of all. It shows what was written before any of
-   * them asked.
+   * `work` of one of them. Each sees what was written before it asked.
    */
   readTogether<Question, Answer>(
     kind: string,
@@ -41,6 +40,12 @@ export interface Database {
   ): Promise<Answer>
   /** One statement that writes. It is its own transaction, so it needs no `begin` and `commit`. */
   write<T>(work: (sql: Sql) => Promise<T>): Promise<T>
+  /** As `write`, and shared as by `readTogether`: all of it is done or nothing. */
+  writeTogether<Question, Answer>(
+    kind: string,
+    question: Question,
+    work: SharedWork<Question, Answer>,
+  ): Promise<Answer>
   /**
    * Several statements in one transaction: committed when `work` returns, rolled back when it
    * throws. `work` runs a second time when PostgreSQL aborts the first for the sake of another.
@@ -107,7 +112,8 @@ interface Lane {
   lent: number
   /** In order of arrival. */
   waiting: Set<Waiter>
-  ask?: ReturnType<typeof shareReads>
+  readTogether?: ReturnType<typeof shareStatements>
+  writeTogether?: ReturnType<typeof shareStatements>
 }
 
 interface Waiter {
@@ -133,7 +139,8 @@ export function createPool(options: PoolOptions): Pool {
   const leaving = new Set<Promise<void>>()
   if (gather) {
     for (const lane of [quick, heavy]) {
-      lane.ask = shareReads((work, departure) => inLane(lane, departure).read(work), gather)
+      lane.readTogether = shareStatements((work, gone) => inLane(lane, gone).read(work), gather)
+      lane.writeTogether = shareStatements((work, gone) => inLane(lane, gone).write(work), gather)
     }
   }
   let arrivals = 0
@@ -402,12 +409,20 @@ export function createPool(options: PoolOptions): Pool {
   }
 
   function inLane(lane: Lane, signal?: () => AbortSignal): Database {
+    const { readTogether, writeTogether } = lane
     const read: Database['read'] = (work) => twice(() => statement(work, lane, signal), true)
+    const write: Database['write'] = (work) => twice(() => statement(work, lane, signal), false)
     return {
       read,
+      write,
       readTogether: (kind, question, work) =>
-        lane.ask ? lane.ask(kind, question, work, signal) : read((sql) => work(sql, [question])),
-      write: (work) => twice(() => statement(work, lane, signal), false),
+        readTogether
+          ? readTogether(kind, question, work, signal)
+          : read(async (sql) => (await work(sql, [question]))[0]!),
+      writeTogether: (kind, question, work) =>
+        writeTogether
+          ? writeTogether(kind, question, work, signal)
+          : write(async (sql) => (await work(sql, [question]))[0]!),
       session: (work) => twice(() => transaction(work, lane, signal), false),
       transfer: (work, abort) => transaction(work, lane, () => abort, true),
     }
@@ -479,10 +494,6 @@ async function withinPingTimeout(connection: Connection, statement: string): Pro
 }
 
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
-
-function clientGone() {
-  return unavailable('the client went away', 'CLIENT_GONE')
-}
 
 function unavailable(message: string, code: string) {
   return new DatabaseError('unavailable', message, { code })

@@ -1,11 +1,12 @@
-// Reads that share a trip: those of one kind that come at the same moment go out as one statement.
+// Statements that share a trip: what several ask at the same moment goes out as one.
 import type { Sql } from './connection.ts'
+import { clientGone, DatabaseError } from './errors.ts'
 
-/** What several ask together: `asked` has the question of each, in the order in which they came. */
-export type SharedWork<Question, Answer> = (sql: Sql, asked: Question[]) => Promise<Answer>
+/** Gets the questions of all who ask together, and returns their answers in the same order. */
+export type SharedWork<Question, Answer> = (sql: Sql, asked: Question[]) => Promise<Answer[]>
 
-/** Runs a statement that only reads, unless nobody waits for it any more. */
-type Read = <Answer>(
+/** Runs one statement, unless nobody waits for it any more. */
+type Run = <Answer>(
   work: (sql: Sql) => Promise<Answer>,
   departure: () => AbortSignal,
 ) => Promise<Answer>
@@ -13,70 +14,84 @@ type Read = <Answer>(
 /** Who comes when so many have gathered waits for the next statement. */
 const MOST_TOGETHER = 200
 
-/** Those who wait for a statement that has not been sent. */
-interface Gathering {
-  join(question: unknown, departure: (() => AbortSignal) | undefined): Promise<unknown>
+interface Asker {
+  question: unknown
+  departure: (() => AbortSignal) | undefined
+  resolve: (answer: unknown) => void
+  reject: (error: unknown) => void
 }
 
 /**
  * Returns a function that asks together with all others who ask the same kind of thing before it is
- * sent: `kind` says which, and the work of the first is done for all. It takes so long to gather as
- * `gather` says, and as a connection is not free: the more is asked for, the more goes out at once.
+ * sent: `kind` says which, and the work of one is done for all. They gather for as long as `gather`
+ * says, and as no connection is free: the more is asked for, the more goes out at once.
  *
  * Nobody joins a statement that has been sent, so each sees what was acknowledged before it came.
- * When it fails, it fails for all who joined. One of them who leaves changes nothing for the others;
- * when all have left, it is cancelled.
+ * Who leaves before that is left out; when all have left, the statement is cancelled. One that fails
+ * by what a single one of them asked is undone, and asked again for each alone.
  */
-export function shareReads(read: Read, gather: () => Promise<unknown>) {
-  const open = new Map<string, Gathering>()
+export function shareStatements(run: Run, gather: () => Promise<unknown>) {
+  const open = new Map<string, (asker: Asker) => void>()
 
-  function start<Question, Answer>(kind: string, work: SharedWork<Question, Answer>): Gathering {
-    const asked: Question[] = []
-    const departures: (() => AbortSignal)[] = []
-    let present = 0
+  function start(kind: string, work: SharedWork<unknown, unknown>) {
+    const present = new Set<Asker>()
+    let asked: Asker[] | undefined
     let allLeft: AbortController | undefined
 
+    const join = (asker: Asker) => {
+      present.add(asker)
+      if (present.size === MOST_TOGETHER) close()
+      if (allLeft) watch(asker)
+    }
     const close = () => {
-      if (open.get(kind) === gathering) open.delete(kind)
+      if (open.get(kind) === join) open.delete(kind)
     }
-    const leave = () => {
-      present--
-      if (present > 0) return
-      close()
-      allLeft!.abort()
+    const watch = (asker: Asker) => {
+      const leave = () => {
+        present.delete(asker)
+        if (!asked) asker.reject(clientGone())
+        if (present.size > 0) return
+        close()
+        allLeft!.abort()
+      }
+      const signal = asker.departure?.() // without one it stays
+      if (signal?.aborted) leave()
+      else signal?.addEventListener('abort', leave, { once: true })
     }
-    const watch = (departure: () => AbortSignal) => {
-      const signal = departure()
-      if (signal.aborted) leave()
-      else signal.addEventListener('abort', leave, { once: true })
-    }
-    /** Asked for by whom the statement waits on, if it takes a while: then all are watched. */
-    const whenAllLeave = () => {
+    /** The pool asks for it when the statement has to wait, or takes a while. */
+    const departure = () => {
       allLeft = new AbortController()
-      for (const departure of departures) watch(departure)
+      for (const asker of present) watch(asker)
       return allLeft.signal
     }
     const send = (sql: Sql) => {
       close()
-      return work(sql, asked)
+      asked ??= [...present]
+      return work(
+        sql,
+        asked.map(({ question }) => question),
+      )
     }
-    const answer = gather()
-      .then(() => read(send, whenAllLeave))
-      .finally(close)
+    gather()
+      .then(() => run(send, departure))
+      .then((answers) => {
+        for (const [place, { resolve }] of asked!.entries()) resolve(answers[place])
+      })
+      .catch((error: unknown) => {
+        close()
+        const alone = asked && asked.length > 1 && isOfOne(error)
+        for (const asker of asked ?? present) {
+          if (alone) asker.resolve(askAlone(asker, work))
+          else asker.reject(error)
+        }
+      })
+    open.set(kind, join)
+    return join
+  }
 
-    const gathering: Gathering = {
-      join(question, departure) {
-        asked.push(question as Question)
-        if (asked.length === MOST_TOGETHER) close()
-        present++
-        // Without a way to know, it is there to the end.
-        if (departure && allLeft) watch(departure)
-        else if (departure) departures.push(departure)
-        return answer
-      },
-    }
-    open.set(kind, gathering)
-    return gathering
+  async function askAlone({ question, departure }: Asker, work: SharedWork<unknown, unknown>) {
+    const [answer] = await run((sql) => work(sql, [question]), departure ?? stays)
+    return answer
   }
 
   return function ask<Question, Answer>(
@@ -85,7 +100,21 @@ export function shareReads(read: Read, gather: () => Promise<unknown>) {
     work: SharedWork<Question, Answer>,
     departure?: () => AbortSignal,
   ): Promise<Answer> {
-    const gathering = open.get(kind) ?? start(kind, work)
-    return gathering.join(question, departure) as Promise<Answer>
+    return new Promise<Answer>((resolve, reject) => {
+      const join = open.get(kind) ?? start(kind, work as SharedWork<unknown, unknown>)
+      join({ question, departure, resolve: resolve as Asker['resolve'], reject })
+    })
   }
 }
+
+const stays = () => new AbortController().signal
+
+/** Whether it may be the fault of one question, and certainly left nothing behind of any. */
+function isOfOne(error: unknown): boolean {
+  if (!(error instanceof DatabaseError) || error.lost) return false
+  return (
+    ['conflict', 'invalid', 'aborted'].includes(error.kind) || error.code === LOCK_NOT_AVAILABLE
+  )
+}
+
+const LOCK_NOT_AVAILABLE = '55P03'

@@ -8,7 +8,14 @@ import { requestIdOf } from '../http/request-id.ts'
 import type { Environment } from '../http/environment.ts'
 import { fingerprintOf } from '../http/fingerprint.ts'
 import { type ConstraintFaults, Problem, problemDocument, toProblem } from '../http/problem.ts'
-import { type Answer, claim, keep, type KeptAnswer, type Key } from './repository.ts'
+import {
+  type Answer,
+  claim,
+  keep,
+  type KeptAnswer,
+  type Key,
+  type KeyedRequest,
+} from './repository.ts'
 
 /** A way to run statements within one transaction: `session` or `transfer`, in a lane of the pool. */
 export type Run = <T>(work: (sql: Sql) => Promise<T>) => Promise<T>
@@ -27,6 +34,9 @@ const decided = new Set(['not_found', 'conflict', 'insufficient_stock', 'precond
  * database has decided is kept, too, with the work rolled back. A request that comes again gets the
  * kept answer.
  *
+ * `atOnce` does the work and keeps the answer in one statement, where it can: where nothing speaks
+ * against it. Otherwise it returns undefined, or fails, and has done nothing.
+ *
  * `fingerprint` is for a body that is a stream. It is asked for when the work is done, now or long
  * ago, so it first reads what is left of the body.
  * @throws {Problem} `validation`, when the key is none or belongs to another request; `conflict`,
@@ -37,15 +47,20 @@ export function answeringOnce(constraints: ConstraintFaults) {
     c: Context<Environment>,
     run: 'write' | Run,
     work: (sql: Sql) => Promise<Answer>,
-    fingerprint?: () => Promise<string>,
+    { atOnce, fingerprint }: Options = {},
   ): Promise<Response & TypedResponse<Body, Status, 'json'>> {
     const database = c.get('database')
     const key = readKey(c)
+    const early = key && !fingerprint ? await fingerprintOf(c) : undefined
+    if (atOnce && (!key || early)) {
+      const keyed = key && early ? { ...key, fingerprint: early } : undefined
+      const given = await atOnce(keyed).catch(orElse(keyed))
+      if (given) return respond(c, given)
+    }
     if (!key) {
       return respond(c, await (typeof run === 'function' ? run(work) : database[run](work)))
     }
 
-    const early = fingerprint ? undefined : await fingerprintOf(c)
     const seen = async () => early ?? (await fingerprint!())
     const transaction = async (sql: Sql) => {
       // One trip. The savepoint is where a failure goes back to, and the key is held all the while.
@@ -67,6 +82,18 @@ export function answeringOnce(constraints: ConstraintFaults) {
     if (kept.fingerprint !== (await seen())) throw anotherRequest()
     return respond(c, kept, { 'idempotency-replayed': 'true' })
   }
+}
+
+interface Options {
+  atOnce?: (keyed: KeyedRequest | undefined) => Promise<Answer | undefined>
+  fingerprint?: () => Promise<string>
+}
+
+/** What failed and left nothing behind is tried again with the key in hand, which knows what to do. */
+const orElse = (keyed: KeyedRequest | undefined) => (error: unknown) => {
+  const nothingDone = error instanceof DatabaseError && !error.lost && error.kind !== 'unavailable'
+  if (keyed && nothingDone) return undefined
+  throw error
 }
 
 type Outcome = { kept: KeptAnswer; given?: never } | { kept?: never; given: Answer }

@@ -19,6 +19,11 @@ export interface Key {
   key: string
 }
 
+/** A request that came with a key. */
+export interface KeyedRequest extends Key {
+  fingerprint: string
+}
+
 /**
  * Takes the key for this transaction, or returns what was answered under it within 24 hours. Waits
  * for another transaction that has it.

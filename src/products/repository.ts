@@ -2,6 +2,7 @@
 import type { Fragment, Sql } from '../database/connection.ts'
 import { type Column, type Columns, matching } from '../database/filters.ts'
 import { commaList, keyset, type Place } from '../database/keyset.ts'
+import type { KeyedRequest } from '../idempotency/repository.ts'
 import type { NewProduct, ProductQuery, ProductPatch, ProductSelection } from './schema.ts'
 
 type ListedField = ProductSelection['filters'][number]['field']
@@ -86,17 +87,62 @@ const MOST_CHANGES_BYTES = 4 * 1024 * 1024
 /** So many changes are removed by one statement. */
 const PURGE_BATCH = 1000
 
-/** @throws {DatabaseError} `conflict`, when the sku is taken */
-export async function create(sql: Sql, product: NewProduct): Promise<StoredProduct> {
-  const { sku, name, description, price, currency, stock, attributes } = product
-  const rows = await sql<StoredProduct[]>`
-    with product as (
-      insert into products (sku, name, description, price, currency, stock, attributes)
-      values (${sku}, ${name}, ${description}, ${price}, ${currency}, ${stock}, ${sql.json(attributes)})
+/** How long one who writes together with others lets them wait for what a transaction under way has taken. */
+const PATIENCE_WITH_OTHERS = '100ms'
+
+/** A product to be, and the key that the request has, if it has one. */
+export interface Creation extends Partial<KeyedRequest> {
+  product: NewProduct
+}
+
+/**
+ * Creates a product for each who asks for one, all of them or none; undefined for those whose sku or
+ * whose key is taken. An answer goes under its key in the same statement. They are written in the order
+ * of their skus, as in {@link createMany}.
+ * @throws {DatabaseError} `conflict`, when a twin that was under way has committed the key
+ */
+export async function create(sql: Sql, asked: Creation[]): Promise<(StoredProduct | undefined)[]> {
+  const waits = asked.length === 1 && asked[0]!.key === undefined
+  const rows = asked.map(({ product, ...keyed }) => ({ ...product, ...keyed }))
+  const created = await sql<(StoredProduct | { id: null })[]>`
+    with patience as materialized (
+      select set_config('lock_timeout', coalesce(${waits ? null : PATIENCE_WITH_OTHERS}, current_setting('lock_timeout')), true)
+    ), input as materialized (
+      select nextval((select pg_get_serial_sequence('products', 'id')::regclass)) as id, sent.*
+      from patience cross join rows from (
+        jsonb_to_recordset((${JSON.stringify(rows)}::text)::jsonb) as (
+          sku text, name text, description text, price numeric, currency text, stock integer, attributes jsonb,
+          caller text, key text, fingerprint text)
+      ) with ordinality as sent (
+        sku, name, description, price, currency, stock, attributes, caller, key, fingerprint, place)
+      order by place
+    ), product as (
+      insert into products (id, sku, name, description, price, currency, stock, attributes)
+      overriding system value
+      select id, sku, name, description, price, currency, stock, attributes
+      from input
+      where not exists (
+        select from idempotency_keys as kept where (kept.caller, kept.key) = (input.caller, input.key))
+      order by sku collate "C"
+      on conflict (sku) do nothing
       returning ${columns(sql)}
+    ), answer as (
+      select place, caller, key, fingerprint, product.id, product.version, row_to_json(product)::text as json
+      from input left join product using (id)
+    ), kept as (
+      insert into idempotency_keys (caller, key, fingerprint, status, headers, body)
+      select caller, key, fingerprint, 201,
+             jsonb_build_object(
+               'content-type', 'application/json',
+               'etag', format('"%s"', version),
+               'location', format('/products/%s', id)),
+             json
+      from answer
+      where key is not null and id is not null
+      order by caller, key
     )
-    select id, version, row_to_json(product)::text as json from product`
-  return rows[0]!
+    select id, version, json from answer order by place`
+  return created.map((product) => (product.id === null ? undefined : product))
 }
 
 /** One of many, as it was written: `json` is null where another product has its sku. */
@@ -163,14 +209,15 @@ export async function find(
   return rows[0]
 }
 
-/** Those of the products that there are, by their ids. */
-export async function findAll(sql: Sql, ids: number[]): Promise<Map<number, StoredProduct>> {
+/** The product of each id, undefined where there is none. */
+export async function findAll(sql: Sql, ids: number[]): Promise<(StoredProduct | undefined)[]> {
   const rows = await sql<StoredProduct[]>`
     with product as (
       select ${columns(sql)} from products where id = any (${`{${ids.join()}}`}::bigint[])
     )
     select id, version, row_to_json(product)::text as json from product`
-  return new Map(rows.map((product) => [product.id, product]))
+  const byId = new Map(rows.map((product) => [product.id, product]))
+  return ids.map((id) => byId.get(id))
 }
 
 const hasWords = (sql: Sql, q: string) => sql`

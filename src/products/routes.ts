@@ -15,6 +15,7 @@ import { Problem, speaksOf } from '../http/problem.ts'
 import { validRows } from '../http/rows.ts'
 import { MOST_FAULTS, valid, withoutQuery } from '../http/validation.ts'
 import { answeringOnce, type Run } from '../idempotency/once.ts'
+import type { Answer, KeyedRequest } from '../idempotency/repository.ts'
 import type { Sql } from '../database/connection.ts'
 import { changes } from './changes.ts'
 import * as repository from './repository.ts'
@@ -53,26 +54,32 @@ export const products = resource
     const database = c.get('database')
     const lane = repository.isQuick(request) ? database : database.heavy
     const { url } = c.req
-    const page = await lane.readTogether(`page ${url}`, undefined, async (sql) => {
+    const page = await lane.readTogether(`page ${url}`, undefined, async (sql, asked) => {
       const read = await repository.list(sql, request, place)
-      return renderPage(url, {
-        ...read,
-        count,
-        limit,
-        place,
-        binding: productList.binding(request),
-      })
+      const binding = productList.binding(request)
+      const page = renderPage(url, { ...read, count, limit, place, binding })
+      return asked.map(() => page)
     })
     return answerJson<ProductPage>(c, page.json, 200, page.headers)
   })
 
   .post('/', withoutQuery, readJson('application/json'), valid('json', NewProduct), (c) => {
     const product = c.req.valid('json')
-    return answerOnce<Product, 201>(c, 'write', async (sql) => {
-      const { id, version, json } = await repository.create(sql, product)
-      const headers = { ...JSON_TYPE, etag: etag({ version }), location: `/products/${id}` }
-      return { status: 201, headers, body: json }
-    })
+    const created = (stored: repository.StoredProduct): Answer => {
+      const headers = { ...JSON_TYPE, etag: etag(stored), location: `/products/${stored.id}` }
+      return { status: 201, headers, body: stored.json }
+    }
+    const atOnce = async (keyed?: KeyedRequest) => {
+      const asked = { product, ...keyed }
+      const stored = await c.get('database').writeTogether('create', asked, repository.create)
+      return stored && created(stored)
+    }
+    const work = async (sql: Sql) => {
+      const [stored] = await repository.create(sql, [{ product }])
+      if (!stored) throw skuTaken()
+      return created(stored)
+    }
+    return answerOnce<Product, 201>(c, 'write', work, { atOnce })
   })
 
   .post(
@@ -105,8 +112,7 @@ export const products = resource
   .get('/:id', valid('param', ProductPath), withoutQuery, preconditions, async (c) => {
     const { id } = c.req.valid('param')
     const condition = conditionOf(c.req.valid('header'))
-    const found = await c.get('database').readTogether('product', id, repository.findAll)
-    const product = found.get(id)
+    const product = await c.get('database').readTogether('product', id, repository.findAll)
     if (!product) throw notFound()
     if (!matches(condition, product.version)) throw changed()
     if (isNew(condition, product.version)) return answerProduct(c, product)
@@ -220,6 +226,13 @@ function outOfStock(delta: number) {
   const detail = `would make the stock larger than ${LARGEST_STOCK}`
   return new Problem('conflict', `delta ${detail}.`, {
     faults: [{ pointer: '#/delta', code: 'too_big', detail }],
+  })
+}
+
+function skuTaken() {
+  const { field, code, detail } = productConstraints['products_sku_key']!
+  return new Problem('conflict', `${field} ${detail}.`, {
+    faults: [{ pointer: `#/${field}`, code, detail }],
   })
 }
 

@@ -60,9 +60,11 @@ export const transfer = new Hono<Environment>()
             body: JSON.stringify(counts),
           }
         },
-        async () => {
-          await readRest(body, fingerprint.update)
-          return fingerprint.digest()
+        {
+          async fingerprint() {
+            await readRest(body, fingerprint.update)
+            return fingerprint.digest()
+          },
         },
       )
     } catch (error) {

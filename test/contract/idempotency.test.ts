@@ -1,7 +1,14 @@
 // Holds that a POST with an Idempotency-Key is safe to send twice: one piece of work, one answer.
 import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { expectProblem, product, type Api, type Headers, type Response } from '../support/api.ts'
-import { blocked, killBackends, lockTable, type TestDatabase } from '../support/database.ts'
+import { atTheEnd } from '../support/clean-up.ts'
+import {
+  blocked,
+  connect,
+  killBackends,
+  lockTable,
+  type TestDatabase,
+} from '../support/database.ts'
 import { startTarget } from '../support/target.ts'
 
 let api: Api
@@ -293,9 +300,12 @@ describe('a failure', () => {
 })
 
 test('a twin waits for the first, up to a limit, and is then told when to come again', async () => {
-  const body = product()
+  const body = product({ sku: 'WANTED' })
   const key = newKey()
-  const lock = await lockTable(database)
+  const other = connect(database.owner)
+  atTheEnd(() => other.end({ timeout: 1 }))
+  await other`begin`
+  await other`insert into products (sku, name, price) values ('WANTED', 'of another', 1)`
   const first = post(body, key)
   await expect.poll(() => blocked(database)).toBe(1)
   const start = performance.now()
@@ -308,7 +318,7 @@ test('a twin waits for the first, up to a limit, and is then told when to come a
 
   const patient = post(body, key)
   await expect.poll(() => blocked(database)).toBe(2)
-  await lock.release()
+  await other`rollback`
   expectFirst(await first, 201)
   expectReplay(await patient, await first)
   expectReplay(await post(body, key), await first)
