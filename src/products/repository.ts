@@ -25,9 +25,9 @@ export interface ListedProduct {
 const rfc3339 = (sql: Sql, time: Fragment) =>
   sql`to_char(${time} at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`
 
-/** The columns of the API, in its order. */
-const columns = (sql: Sql) => sql`
-  id, sku, name, description, price, currency, stock, attributes, version,
+/** The columns of the API, in its order; with the name of the table, where another has an `id`, too. */
+const columns = (sql: Sql, table = sql``) => sql`
+  ${table}id, sku, name, description, price, currency, stock, attributes, version,
   ${rfc3339(sql, sql`created_at`)} as created_at,
   ${rfc3339(sql, sql`updated_at`)} as updated_at`
 
@@ -89,6 +89,7 @@ const PURGE_BATCH = 1000
 
 /** How long one who writes together with others lets them wait for what a transaction under way has taken. */
 const PATIENCE_WITH_OTHERS = '100ms'
+const patience = (asked: unknown[]) => (asked.length > 1 ? PATIENCE_WITH_OTHERS : null)
 
 /** A product to be, and the key that the request has, if it has one. */
 export interface Creation extends Partial<KeyedRequest> {
@@ -102,11 +103,10 @@ export interface Creation extends Partial<KeyedRequest> {
  * @throws {DatabaseError} `conflict`, when a twin that was under way has committed the key
  */
 export async function create(sql: Sql, asked: Creation[]): Promise<(StoredProduct | undefined)[]> {
-  const waits = asked.length === 1 && asked[0]!.key === undefined
   const rows = asked.map(({ product, ...keyed }) => ({ ...product, ...keyed }))
   const created = await sql<(StoredProduct | { id: null })[]>`
     with patience as materialized (
-      select set_config('lock_timeout', coalesce(${waits ? null : PATIENCE_WITH_OTHERS}, current_setting('lock_timeout')), true)
+      select set_config('lock_timeout', coalesce(${asked[0]!.key ? PATIENCE_WITH_OTHERS : patience(asked)}, current_setting('lock_timeout')), true)
     ), input as materialized (
       select nextval((select pg_get_serial_sequence('products', 'id')::regclass)) as id, sent.*
       from patience cross join rows from (
@@ -353,20 +353,34 @@ export async function replace(
   return rows[0]
 }
 
+/** What is to be changed of a product, in the versions that it may have. */
+export interface Change {
+  id: number
+  patch: ProductPatch
+  condition: Condition
+}
+
 /**
- * Changes the fields that the patch names; null takes one back to its default.
- * @throws {DatabaseError} `conflict`, when the sku is taken; `invalid`, when the attributes get too large
+ * Changes the fields that each patch names, of all products or of none; null takes a field back to its
+ * default. Undefined where there is no such product in such a version, and for a second change of the
+ * same product, which has to wait for the first. Rows are locked in the order of their ids, as long as
+ * PostgreSQL goes through few of them one by one; two that meet in another order run out of patience.
+ * @throws {DatabaseError} `conflict`, when a sku is taken; `invalid`, when attributes get too large
  */
-export async function change(
-  sql: Sql,
-  id: number,
-  patch: ProductPatch,
-  condition: Condition,
-): Promise<StoredProduct | undefined> {
-  if (Object.keys(patch).length === 0) return find(sql, id, condition)
+export async function change(sql: Sql, asked: Change[]): Promise<(StoredProduct | undefined)[]> {
+  const first = new Map(asked.toReversed().map((one) => [one.id, one]))
+  const patches = [...first.values()]
+    .toSorted((one, other) => one.id - other.id)
+    .map(({ id, patch, condition: { match, noneMatch } }) =>
+      noneMatch === '*' ? { id: null } : { id, fields: patch, match, none_match: noneMatch },
+    )
   const rows = await sql<StoredProduct[]>`
-    with patch as (
-      select ${sql.json(patch)}::jsonb as fields
+    with patience as materialized (
+      select set_config('lock_timeout', coalesce(${patience(asked)}, current_setting('lock_timeout')), true)
+    ), patch as materialized (
+      select sent.*
+      from patience cross join jsonb_to_recordset((${JSON.stringify(patches)}::text)::jsonb) as sent (
+        id bigint, fields jsonb, match bigint[], none_match bigint[])
     ), product as (
       update products
       set sku         = case when fields ? 'sku' then fields ->> 'sku' else sku end,
@@ -380,11 +394,14 @@ export async function change(
                           else jsonb_merge_patch(attributes, coalesce(fields -> 'attributes', '{}'))
                         end
       from patch
-      where id = ${id} ${holds(sql, condition)}
-      returning ${columns(sql)}
+      where products.id = patch.id
+        and (match is null or version = any (match))
+        and (none_match is null or version <> all (none_match))
+      returning ${columns(sql, sql`products.`)}
     )
     select id, version, row_to_json(product)::text as json from product`
-  return rows[0]
+  const changed = new Map(rows.map((product) => [product.id, product]))
+  return asked.map((one) => (first.get(one.id) === one ? changed.get(one.id) : undefined))
 }
 
 /** Adds to the stock, or takes from it; nothing when that would leave the range of a stock. */

@@ -151,12 +151,15 @@ export const products = resource
       const { id } = c.req.valid('param')
       const patch = c.req.valid('json')
       const condition = conditionOf(c.req.valid('header'))
-      const written = await c
-        .get('database')
-        .write(
-          async (sql) =>
-            (await repository.change(sql, id, patch, condition)) ?? whyNot(sql, id, condition),
-        )
+      const asked = { id, patch, condition }
+      const database = c.get('database')
+      const alone = async (sql: Sql) => {
+        const [written] = await repository.change(sql, [asked])
+        return written ?? whyNot(sql, id, condition)
+      }
+      const written =
+        (await database.writeTogether('change', asked, repository.change)) ??
+        (await database.write(alone))
       return answerProduct(c, written)
     },
   )
