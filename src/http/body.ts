@@ -51,6 +51,13 @@ export function takeStream(...mediaTypes: string[]): MiddlewareHandler {
   return Object.assign(take, { mediaTypes })
 }
 
+/** What is larger is not written together with others, who would have to wait for it. */
+const SMALL_BYTES = 4096
+
+/** Whether the head says that the body is small. */
+export const isSmall = (c: Context): boolean =>
+  Number(c.req.header('content-length') ?? Infinity) <= SMALL_BYTES
+
 /** In lower case, without its parameters; empty when there is none. */
 export function mediaTypeOf(c: Context): string {
   return contentType(c)[0]!

@@ -18,35 +18,43 @@ export interface Fingerprint {
 
 /**
  * WebCrypto, which both runtimes have, digests only what is there as a whole. So the digests are a
- * chain: each is the SHA-256 of the one before it and of the next block. The last block is the only
- * one that is not full, and may be empty, so no two requests come to the same chain.
+ * chain: each is the SHA-256 of the one before it (32 zeros before the first) and of the next block.
+ * The head comes first, as JSON, whose end shows. The last block is the only one that is not full, and
+ * may be empty, so no two requests come to the same chain.
+ *
+ * A digest goes through a thread, and takes 48 µs of CPU however short: a request of less than a block
+ * has one.
  */
-export function startFingerprint(c: Context): Fingerprint {
-  /** The digest so far, and behind it the block that is being filled. */
-  const link = new Uint8Array(DIGEST_BYTES + BLOCK_BYTES)
+export function startFingerprint(c: Context, mostBytes = Infinity): Fingerprint {
+  const head = new TextEncoder().encode(JSON.stringify(headOf(c)))
+  /** The digest so far, and behind it the block that is being filled: all of it only where it is needed. */
+  const link = new Uint8Array(DIGEST_BYTES + Math.min(BLOCK_BYTES, head.length + mostBytes + 1))
   let filled = DIGEST_BYTES
-  let started: Promise<void> | undefined
+  let headed: Promise<void> | undefined
 
-  async function close(bytes: Uint8Array<ArrayBuffer>) {
-    link.set(new Uint8Array(await crypto.subtle.digest('SHA-256', bytes)))
+  async function close() {
+    link.set(new Uint8Array(await crypto.subtle.digest('SHA-256', link.subarray(0, filled))))
     filled = DIGEST_BYTES
   }
-  const start = () => (started ??= close(new TextEncoder().encode(JSON.stringify(headOf(c)))))
+  async function take(part: Uint8Array) {
+    for (let taken = 0; taken < part.length;) {
+      const piece = part.subarray(taken, taken + link.length - filled)
+      link.set(piece, filled)
+      taken += piece.length
+      filled += piece.length
+      if (filled === link.length) await close()
+    }
+  }
+  const start = () => (headed ??= take(head))
 
   return {
     async update(part) {
       await start()
-      for (let taken = 0; taken < part.length;) {
-        const piece = part.subarray(taken, taken + link.length - filled)
-        link.set(piece, filled)
-        taken += piece.length
-        filled += piece.length
-        if (filled === link.length) await close(link)
-      }
+      await take(part)
     },
     async digest() {
       await start()
-      await close(link.subarray(0, filled))
+      await close()
       return Array.from(link.subarray(0, DIGEST_BYTES), (byte) =>
         byte.toString(16).padStart(2, '0'),
       ).join('')
@@ -56,8 +64,9 @@ export function startFingerprint(c: Context): Fingerprint {
 
 /** For a request whose body `readJson` has read. */
 export async function fingerprintOf(c: Context): Promise<string> {
-  const fingerprint = startFingerprint(c)
-  await fingerprint.update(new Uint8Array(await c.req.arrayBuffer()))
+  const body = new Uint8Array(await c.req.arrayBuffer())
+  const fingerprint = startFingerprint(c, body.length)
+  await fingerprint.update(body)
   return fingerprint.digest()
 }
 

@@ -1,7 +1,7 @@
 // The products as a REST resource: path, check, statement, answer.
 import { type Context, Hono } from 'hono'
 import { answer, answerJson } from '../http/answer.ts'
-import { readJson, readJsonUpTo } from '../http/body.ts'
+import { isSmall, readJson, readJsonUpTo } from '../http/body.ts'
 import type { Environment } from '../http/environment.ts'
 import { renderPage } from '../http/page.ts'
 import {
@@ -79,7 +79,7 @@ export const products = resource
       if (!stored) throw skuTaken()
       return created(stored)
     }
-    return answerOnce<Product, 201>(c, 'write', work, { atOnce })
+    return answerOnce<Product, 201>(c, 'write', work, isSmall(c) ? { atOnce } : {})
   })
 
   .post(
@@ -157,9 +157,9 @@ export const products = resource
         const [written] = await repository.change(sql, [asked])
         return written ?? whyNot(sql, id, condition)
       }
-      const written =
-        (await database.writeTogether('change', asked, repository.change)) ??
-        (await database.write(alone))
+      const together =
+        isSmall(c) && (await database.writeTogether('change', asked, repository.change))
+      const written = together || (await database.write(alone))
       return answerProduct(c, written)
     },
   )
