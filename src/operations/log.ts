@@ -1,5 +1,5 @@
 // The log: one JSON object a line on standard output. Pino writes it on Node, its browser build in workerd.
-import { type DestinationStream, type LoggerOptions, pino, stdTimeFunctions } from 'pino'
+import { type DestinationStream, type LoggerOptions, pino } from 'pino'
 import type { Log } from '../http/environment.ts'
 
 /**
@@ -10,7 +10,7 @@ export function createLog(level: string, destination?: DestinationStream): Log {
   const options: LoggerOptions = {
     level,
     base: null,
-    timestamp: stdTimeFunctions.isoTime,
+    timestamp: createClock(),
     formatters: { level: (label) => ({ level: label }) },
     serializers: { error: describeError },
     browser: {
@@ -21,6 +21,20 @@ export function createLog(level: string, destination?: DestinationStream): Log {
     },
   }
   return destination ? pino(options, destination) : pino(options)
+}
+
+/** The time of a line, written once for all lines of a millisecond: that was a fifth of a line's CPU. */
+function createClock() {
+  let writtenAt = 0
+  let text = ''
+  return () => {
+    const now = Date.now()
+    if (now !== writtenAt) {
+      writtenAt = now
+      text = `,"time":"${new Date(now).toISOString()}"`
+    }
+    return text
+  }
 }
 
 /** What lies at the bottom of an error, in one line; attempts at several addresses are joined. */
