@@ -257,7 +257,7 @@ function searched(
       ${candidates} order by ${order} limit ${NEARBY * most}
     ), hit as materialized (
       select * from near
-      where (select words from product_words where product_id = near.id) @@ to_search(${q})
+      where (select words from product_words where product_id = near.id) @@ (select to_search(${q}))
       order by ${order}
       limit ${most}
     )
