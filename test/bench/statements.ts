@@ -1,7 +1,7 @@
 // The floor below all HTTP: Larder's own statements in a bare loop on postgres.js, in a process of its own.
 import postgres from 'postgres'
 import type { Sql } from '../../src/database/connection.ts'
-import { create, find, list } from '../../src/products/repository.ts'
+import { create, findAll, list } from '../../src/products/repository.ts'
 import { NewProduct, productList } from '../../src/products/schema.ts'
 import { type Costs, observe } from './costs.ts'
 import { newProduct, randomId, type ScenarioName, type World } from './scenarios.ts'
@@ -59,10 +59,10 @@ function statement(
   scenario: ScenarioName,
   { number, products }: StatementOrder['world'],
 ) {
-  if (scenario === 'get') return () => find(sql, randomId(products))
+  if (scenario === 'get') return () => findAll(sql, [randomId(products)])
   if (scenario === 'first-page') return () => list(sql, page, undefined)
   if (scenario !== 'post') throw new Error(`there is no statement for ${scenario}`)
-  return () => create(sql, NewProduct.parse(newProduct(number)))
+  return () => create(sql, [{ product: NewProduct.parse(newProduct(number)) }])
 }
 
 /** As the service opens its connections. */
