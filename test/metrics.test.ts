@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises'
 import { beforeAll, expect, test } from 'vitest'
 import { createApp } from '../src/app.ts'
-import { type Api, createApi, expectProblem, product } from './support/api.ts'
+import { type Api, createApi, expectProblem, product, ownPage } from './support/api.ts'
 import { blocked, createDatabase, lockTable, type TestDatabase } from './support/database.ts'
 import { scrape } from './support/metrics.ts'
 import { startService } from './support/service.ts'
@@ -95,11 +95,11 @@ test('the pool and the requests that wait for it are seen', async () => {
   const before = { timeouts: await total('timeouts'), refusals: await total('refusals') }
 
   const lock = await lockTable(database)
-  const requests = Array.from({ length: 5 }, () => api.get('/products'))
+  const requests = Array.from({ length: 5 }, () => api.get(ownPage()))
   await expect.poll(pool).toEqual({ ...none, lent: 3, idle: 0, waiting: 2, in_flight: 6 })
   expect((await scrape(api)).value('http_connections')).toBeGreaterThanOrEqual(6)
   // The queue is full.
-  expect((await api.get('/products')).status).toBe(503)
+  expect((await api.get(ownPage())).status).toBe(503)
   expect((await total('refusals')) - before.refusals).toBe(1)
   // The two that wait give up after POOL_TIMEOUT.
   await expect.poll(pool).toMatchObject({ lent: 3, waiting: 0, in_flight: 4 })

@@ -60,8 +60,10 @@ export function shareStatements(run: Run, gather: () => Promise<unknown>) {
     }
     /** The pool asks for it when the statement has to wait, or takes a while. */
     const departure = () => {
-      allLeft = new AbortController()
-      for (const asker of present) watch(asker)
+      if (!allLeft) {
+        allLeft = new AbortController()
+        for (const asker of present) watch(asker)
+      }
       return allLeft.signal
     }
     const send = (sql: Sql) => {

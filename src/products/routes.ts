@@ -72,6 +72,8 @@ export const products = resource
     const atOnce = async (keyed?: KeyedRequest) => {
       const asked = { product, ...keyed }
       const stored = await c.get('database').writeTogether('create', asked, repository.create)
+      // With a key it may be the key that is taken, and the answer under it has to be found.
+      if (!stored && !keyed) throw skuTaken()
       return stored && created(stored)
     }
     const work = async (sql: Sql) => {

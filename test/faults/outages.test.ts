@@ -2,7 +2,14 @@
 import { beforeEach, expect, test } from 'vitest'
 import { startPostgres } from '../../src/cli/embedded-postgres.ts'
 import { databaseUrl } from '../../src/config.ts'
-import { type Api, createApi, expectProblem, product } from '../support/api.ts'
+import {
+  type Api,
+  createApi,
+  expectProblem,
+  product,
+  largeProduct,
+  ownPage,
+} from '../support/api.ts'
 import { atTheEnd } from '../support/clean-up.ts'
 import {
   backends,
@@ -36,7 +43,7 @@ beforeEach(async () => {
 /** Opens the five connections that the pool keeps. */
 async function warm() {
   const lock = await lockTable(database)
-  const reads = Array.from({ length: 5 }, () => api.get('/products'))
+  const reads = Array.from({ length: 5 }, () => api.get(ownPage()))
   await expect.poll(() => blocked(database)).toBe(5)
   await lock.release()
   await Promise.all(reads)
@@ -50,10 +57,10 @@ test('all backends killed while idle: the next hundred requests succeed', async 
     await warm()
     await expect.poll(() => backends(database)).toBe(5)
     expect(await killBackends(database)).toBe(5)
-    const answers = await statuses(100, () => api.get('/products'))
+    const answers = await statuses(100, () => api.get(ownPage()))
     expect(new Set(answers)).toEqual(new Set([200]))
   }
-  expect(await statuses(20, () => api.post('/products', product()))).not.toContain(503)
+  expect(await statuses(20, () => api.post('/products', largeProduct()))).not.toContain(503)
 })
 
 test('a write whose backend is killed is a 503, and the next one works', async () => {
@@ -89,7 +96,7 @@ test('connections reset under requests: reads go on, writes are told, the proces
   expectProblem(await write, 503, 'unavailable')
   await lock.release()
   expect((await read).status).toBe(200)
-  const answers = await statuses(30, () => api.get('/products'))
+  const answers = await statuses(30, () => api.get(ownPage()))
   expect(new Set(answers)).toEqual(new Set([200]))
 })
 
@@ -120,8 +127,8 @@ test.for([
     fall(proxy)
     const start = performance.now()
     const answers = await Promise.all([
-      ...Array.from({ length: 20 }, () => api.get('/products')),
-      ...Array.from({ length: 5 }, () => api.post('/products', product())),
+      ...Array.from({ length: 20 }, () => api.get(ownPage())),
+      ...Array.from({ length: 5 }, () => api.post('/products', largeProduct())),
     ])
     for (const answer of answers) expect([503, 504]).toContain(answer.status)
     // waiting for a connection (3 s), then for the statement (2 s and 1 s of grace), then a margin
@@ -132,7 +139,7 @@ test.for([
     await new Promise((resolve) => setTimeout(resolve, 200))
     const back = performance.now()
     await proxy.pass()
-    const afterwards = await statuses(30, () => api.get('/products'))
+    const afterwards = await statuses(30, () => api.get(ownPage()))
     expect(new Set(afterwards)).toEqual(new Set([200]))
     const normal = performance.now()
     await statuses(30, () => api.get('/products'))

@@ -1,7 +1,7 @@
 // More than the service can do: it refuses in time, stays quick with what is quick, and is soon itself again.
 import { connect as connectSocket } from 'node:net'
 import { expect, test } from 'vitest'
-import { createApi, expectProblem, product, type Response } from '../support/api.ts'
+import { createApi, expectProblem, ownPage, product, type Response } from '../support/api.ts'
 import {
   backends,
   blocked,
@@ -65,7 +65,7 @@ test('400 clients with slow searches: the rest stays quick, refusals come in tim
   const searches: { answer: Response; ms: number }[] = []
   const flood = Array.from({ length: 400 }, async () => {
     while (flooding) {
-      const search = await timed(api.get('/products?q=mug'))
+      const search = await timed(api.get(ownPage('q=mug')))
       searches.push(search)
       if (search.answer.status !== 200) await pause(1000)
     }
@@ -150,10 +150,10 @@ test('when so many wait as may, the next is refused at once', async () => {
   })
   const api = createApi(service.url)
   const lock = await lockTable(database)
-  const waiting = Array.from({ length: 6 }, () => api.get('/products'))
+  const waiting = Array.from({ length: 6 }, () => api.get(ownPage()))
   await expect.poll(() => blocked(database)).toBe(1)
   await pause(200)
-  const { answer, ms } = await timed(api.get('/products'))
+  const { answer, ms } = await timed(api.get(ownPage()))
   expectProblem(answer, 503, 'unavailable')
   expect(ms).toBeLessThan(1000)
   await lock.release()
@@ -206,7 +206,7 @@ test('a client that leaves takes along what waits behind its other answers', asy
   const service = await startService({ DATABASE_URL: database.url })
   const lock = await lockTable(database)
   const socket = connectSocket(Number(new URL(service.url).port), '127.0.0.1')
-  socket.write('GET /products HTTP/1.1\r\nHost: larder\r\n\r\n'.repeat(30))
+  for (let n = 0; n < 30; n++) socket.write(`GET ${ownPage()} HTTP/1.1\r\nHost: larder\r\n\r\n`)
   await expect.poll(() => blocked(database)).toBe(15)
   socket.destroy()
   await expect.poll(() => blocked(database), { timeout: 3000 }).toBe(0)
@@ -227,7 +227,7 @@ test('a hundred departures a second: never more than fifteen backends, and nothi
       const client = new AbortController()
       setTimeout(() => client.abort(), 100 + Math.random() * 300)
       asked++
-      await api.request('GET', '/products?q=mug', { signal: client.signal }).catch(() => {})
+      await api.request('GET', ownPage('q=mug'), { signal: client.signal }).catch(() => {})
     }
   }
   const watch = async () => {

@@ -1,6 +1,6 @@
 // The pool under load, as clients and operators see it: limits, time-outs, and quiet afterwards.
 import { expect, test } from 'vitest'
-import { createApi, expectProblem } from '../support/api.ts'
+import { createApi, expectProblem, ownPage } from '../support/api.ts'
 import { backends, createDatabase, lockTable } from '../support/database.ts'
 import { startService } from '../support/service.ts'
 
@@ -16,7 +16,7 @@ test('a locked table and forty readers: fifteen connections, the others 503 in t
 
   const start = performance.now()
   const answers = Array.from({ length: 40 }, async () => {
-    const answer = await api.get('/products')
+    const answer = await api.get(ownPage())
     return { answer, afterMs: performance.now() - start }
   })
   let refused = 0

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { freePort } from '../../src/cli/embedded-postgres.ts'
 import { databaseUrl } from '../../src/config.ts'
-import { createApi, expectProblem, product } from '../support/api.ts'
+import { createApi, expectProblem, product, ownPage, largeProduct } from '../support/api.ts'
 import { atTheEnd } from '../support/clean-up.ts'
 import { backends, createDatabase, killBackends } from '../support/database.ts'
 import { environment } from '../support/environment.ts'
@@ -26,7 +26,7 @@ test('no file descriptors left', async () => {
     await killBackends(database)
     const lines = service.log.length
     // More than there is room for: some connect, and those have no room for the database.
-    const requests = Array.from({ length: 200 }, () => api.get('/products?limit=1'))
+    const requests = Array.from({ length: 200 }, () => api.get(ownPage()))
     const outcomes = await Promise.allSettled(requests)
     const answers = outcomes.filter((outcome) => outcome.status === 'fulfilled')
     expect(answers.length).toBeGreaterThan(0)
@@ -59,8 +59,8 @@ test('a name that is not known any more, and known again', async () => {
     expect((await api.get('/products')).status).toBe(200)
     await killBackends(database)
     const answers = await Promise.all([
-      ...Array.from({ length: 5 }, () => api.get('/products?limit=1')),
-      ...Array.from({ length: 5 }, () => api.post('/products', product())),
+      ...Array.from({ length: 5 }, () => api.get(ownPage())),
+      ...Array.from({ length: 5 }, () => api.post('/products', largeProduct())),
     ])
     for (const answer of answers) {
       expect(expectProblem(answer, 503, 'unavailable').detail).toContain('Nothing was changed')
@@ -73,7 +73,7 @@ test('a service that is frozen in the middle of its requests goes on with them',
   const database = await createDatabase()
   const service = await startService({ DATABASE_URL: database.url, ...INSPECTABLE })
   await withstand({ service, database }, { rounds: 4, normalWithinMs: 1000 }, async (api) => {
-    const requests = Array.from({ length: 20 }, () => api.post('/products', product()))
+    const requests = Array.from({ length: 20 }, () => api.post('/products', largeProduct()))
     service.process.kill('SIGSTOP')
     await new Promise((resolve) => setTimeout(resolve, 1500))
     service.process.kill('SIGCONT')

@@ -2,7 +2,14 @@
 // that nothing leaks, and how soon service is normal again. docs/faults.md has them all in a table.
 import { beforeAll, beforeEach, expect, test } from 'vitest'
 import { databaseUrl } from '../../src/config.ts'
-import { type Api, createApi, expectProblem, product, type Response } from '../support/api.ts'
+import {
+  type Api,
+  createApi,
+  expectProblem,
+  type Response,
+  ownPage,
+  largeProduct,
+} from '../support/api.ts'
 import {
   blocked,
   createDatabase,
@@ -44,15 +51,15 @@ const start = (settings: Record<string, string> = {}) =>
 /** Requests that wait for a lock: five are sent, and under way. */
 async function underWay(api: Api) {
   const lock = await lockTable(database)
-  const reads = Array.from({ length: 3 }, () => api.get('/products?limit=1'))
-  const writes = Array.from({ length: 2 }, () => api.post('/products', product()))
+  const reads = Array.from({ length: 3 }, () => api.get(ownPage()))
+  const writes = Array.from({ length: 2 }, () => api.post('/products', largeProduct()))
   await expect.poll(() => blocked(database)).toBe(5)
   return { lock, reads: Promise.all(reads), writes: Promise.all(writes) }
 }
 
 /** A write of several statements: it has a key. */
 const keyed = (api: Api) =>
-  api.post('/products', product(), { 'idempotency-key': crypto.randomUUID() })
+  api.post('/products', largeProduct(), { 'idempotency-key': crypto.randomUUID() })
 
 /** Does not wait until they are gone, as the clients do not. */
 const kill = () => database.sql`
@@ -90,8 +97,8 @@ test.for<[what: string, fault: Fault]>([
       await Promise.all([reads, writes])
       expect(await killBackends(database)).toBeGreaterThanOrEqual(5)
       const answers = await Promise.all([
-        ...Array.from({ length: 10 }, () => api.get('/products?limit=1')),
-        ...Array.from({ length: 10 }, () => api.post('/products', product())),
+        ...Array.from({ length: 10 }, () => api.get(ownPage())),
+        ...Array.from({ length: 10 }, () => api.post('/products', largeProduct())),
       ])
       expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([200, 201]))
     },
@@ -151,9 +158,10 @@ test.for<[what: string, fault: Fault]>([
     async (api) => {
       proxy.refuse()
       proxy.reset()
+      await api.get('/health') // by now the service has heard of it
       const answers = await Promise.all([
         ...Array.from({ length: 20 }, () => api.get('/products')),
-        ...Array.from({ length: 20 }, () => api.post('/products', product())),
+        ...Array.from({ length: 20 }, () => api.post('/products', largeProduct())),
       ])
       for (const answer of answers) isUnchanged(answer)
       await proxy.pass()
@@ -165,7 +173,7 @@ test.for<[what: string, fault: Fault]>([
       await set({ lock_timeout: '50' })
       const lock = await lockTable(database)
       const reads = Array.from({ length: 5 }, () => api.get('/products'))
-      const writes = Array.from({ length: 5 }, () => api.post('/products', product()))
+      const writes = Array.from({ length: 5 }, () => api.post('/products', largeProduct()))
       for (const answer of await Promise.all([...reads, ...writes])) {
         isUnchanged(answer, 504, 'timeout')
       }
@@ -201,7 +209,7 @@ test.for<[what: string, fault: Fault]>([
     'a statement past its limit',
     async (api) => {
       const lock = await lockTable(database)
-      const writes = Array.from({ length: 10 }, () => api.post('/products', product()))
+      const writes = Array.from({ length: 10 }, () => api.post('/products', largeProduct()))
       for (const answer of await Promise.all(writes)) isUnchanged(answer, 504, 'timeout')
       await lock.release()
     },
@@ -230,7 +238,7 @@ test.for<[what: string, fault: Fault]>([
       proxy.silence()
       const answers = await Promise.all([
         ...Array.from({ length: 20 }, () => api.get('/products')),
-        ...Array.from({ length: 5 }, () => api.post('/products', product())),
+        ...Array.from({ length: 5 }, () => api.post('/products', largeProduct())),
       ])
       for (const answer of answers) expect([503, 504]).toContain(answer.status)
       await proxy.pass()
@@ -239,10 +247,10 @@ test.for<[what: string, fault: Fault]>([
   [
     'a network that forgets its connections',
     async (api) => {
-      const reads = () => Array.from({ length: 20 }, () => api.get('/products?limit=1'))
+      const reads = () => Array.from({ length: 20 }, () => api.get(ownPage()))
       await Promise.all(reads())
       proxy.lose()
-      const writes = Array.from({ length: 5 }, () => api.post('/products', product()))
+      const writes = Array.from({ length: 5 }, () => api.post('/products', largeProduct()))
       for (const read of await Promise.all(reads())) expect([200, 503, 504]).toContain(read.status)
       const answers = await Promise.all(writes)
       expect(answers.map(({ status }) => status)).toContain(504)
@@ -262,7 +270,7 @@ test('connections replaced for their age under load', async () => {
     const until = performance.now() + 2500
     const client = async () => {
       while (performance.now() < until) {
-        expect((await api.get('/products?limit=1')).status).toBe(200)
+        expect((await api.get(ownPage())).status).toBe(200)
         expect((await keyed(api)).status).toBe(201)
       }
     }
@@ -290,7 +298,7 @@ test.for<[what: string, said: Uint8Array]>([
     proxy.reset()
     const answers = await Promise.all([
       ...Array.from({ length: 5 }, () => api.get('/products')),
-      ...Array.from({ length: 5 }, () => api.post('/products', product())),
+      ...Array.from({ length: 5 }, () => api.post('/products', largeProduct())),
     ])
     for (const answer of answers) expect(answer.status, answer.text).toBe(503)
     await proxy.pass()

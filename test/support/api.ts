@@ -196,3 +196,10 @@ let products = 0
 export function product(overrides: Record<string, unknown> = {}) {
   return { name: 'Blue mug', price: 12.5, sku: `MUG-${++products}`, ...overrides }
 }
+
+let pages = 0
+/** The address of a page that nobody else asks for: it shares its statement with no other request. */
+export const ownPage = (query = 'limit=1') => `/products?${query}&id[lt]=${1_000_000_000 + ++pages}`
+
+/** Too large to be written together with others. */
+export const largeProduct = () => product({ description: 'All about it. '.repeat(350) })

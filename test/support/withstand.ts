@@ -2,7 +2,7 @@
 // leak, how soon is service normal. What the client sees is for the fault itself to check.
 import { appendFile } from 'node:fs/promises'
 import { expect } from 'vitest'
-import { type Api, createApi, product } from './api.ts'
+import { type Api, createApi, ownPage, product } from './api.ts'
 import { backends, type TestDatabase } from './database.ts'
 import type { Service } from './process.ts'
 import { complaints, inspect, type Vitals } from './vitals.ts'
@@ -110,8 +110,7 @@ async function settled(look: () => Promise<Vitals>, service: Service, database: 
 }
 
 /** So many at once that they take more connections than are kept. */
-const fillPool = (api: Api) =>
-  Promise.all(Array.from({ length: 30 }, () => api.get('/products?limit=1')))
+const fillPool = (api: Api) => Promise.all(Array.from({ length: 30 }, () => api.get(ownPage())))
 
 /** For docs/faults.md: a line for each fault, in the file that FAULTS_REPORT names. */
 async function report(row: { rounds: number; times: number[]; growth: number }) {
