@@ -14,8 +14,8 @@ import { wellFormedUrl } from './http/well-formed.ts'
 import { health } from './operations/health.ts'
 import { removeExpired } from './idempotency/repository.ts'
 import type { Chore } from './operations/housekeeping.ts'
-import { countAnswers, metrics } from './operations/metrics.ts'
-import { requestLog } from './operations/request-log.ts'
+import { metrics } from './operations/metrics.ts'
+import { observe } from './operations/observe.ts'
 import { tidyChanges } from './products/changes.ts'
 import { products } from './products/routes.ts'
 
@@ -27,8 +27,7 @@ export function createApp(settings: AppSettings) {
   app.onError(renderProblems)
   app.notFound(noRoute(app))
 
-  app.use(requestLog)
-  app.use(countAnswers)
+  app.use(observe)
   app.use(onlyErrors)
   if (settings.corsOrigins) app.use(crossOrigin(settings.corsOrigins))
   app.use(
