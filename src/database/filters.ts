@@ -60,6 +60,7 @@ function holds(sql: Sql, { column, type }: Column, filter: Filter<string>): Frag
 }
 
 /** PostgreSQL's own notation of an array; the driver writes none without asking for types first. */
-function arrayLiteral(values: string[]): string {
-  return `{${values.map((value) => `"${value.replaceAll(/["\\]/g, '\\$&')}"`).join(',')}}`
+export function arrayLiteral(values: (string | null)[]): string {
+  const quoted = (value: string) => `"${value.replaceAll(/["\\]/g, '\\$&')}"`
+  return `{${values.map((value) => (value === null ? 'null' : quoted(value))).join(',')}}`
 }

@@ -1,6 +1,6 @@
-// Keyset pages: the order of a list, and the rows beyond a place in it, for any sort and both ways.
+// Keyset pages: the order of a list, and the rows beyond places in it, for any sort and both ways.
 import type { Fragment, Sql } from './connection.ts'
-import type { Columns } from './filters.ts'
+import { arrayLiteral, type Columns } from './filters.ts'
 
 /** One field of a sort. The last one of a sort is unique, so that every row has a place of its own. */
 export interface SortTerm<Field extends string> {
@@ -18,8 +18,49 @@ export interface Place {
   key: (string | null)[]
 }
 
-export const isBackwards = (place: Place | undefined) =>
+export const isBackwards = (place: Pick<Place, 'way'> | undefined) =>
   place?.way === 'before' || place?.way === 'to'
+
+/** A sort has so many terms at most. */
+const placeKeys = [
+  (sql: Sql) => sql`key_1`,
+  (sql: Sql) => sql`key_2`,
+  (sql: Sql) => sql`key_3`,
+  (sql: Sql) => sql`key_4`,
+]
+
+/**
+ * For \`from\`: the table \`place\`, with the keys of places and their numbers from 1 on; when there are
+ * none, the one place before all. Of a single one PostgreSQL knows the values when it plans.
+ */
+export function placesOf<Field extends string>(
+  sql: Sql,
+  columns: Columns<Field>,
+  sort: SortTerm<Field>[],
+  places: Pick<Place, 'key'>[],
+): Fragment {
+  const [one, ...others] = places
+  if (!one) return sql`(select 1 as number) as place`
+  const terms = sort.map(({ field }, index) => ({
+    name: placeKeys[index]!(sql),
+    type: columns[field](sql).type,
+    given: one.key[index]!,
+    all: arrayLiteral(places.map(({ key }) => key[index]!)),
+  }))
+  if (others.length === 0) {
+    const values = terms.map(({ name, type, given }) => sql`${given}::${type} as ${name}`)
+    return sql`(select 1 as number, ${commaList(sql, values)}) as place`
+  }
+  const arrays = commaList(
+    sql,
+    terms.map(({ type, all }) => sql`${all}::${type}[]`),
+  )
+  const names = commaList(
+    sql,
+    terms.map(({ name }) => name),
+  )
+  return sql`unnest(${arrays}) with ordinality as place (${names}, number)`
+}
 
 /** An expression that rows are ordered by, and its value at a place. It is never null. */
 interface SortKey {
@@ -29,7 +70,7 @@ interface SortKey {
 }
 
 /**
- * - `beyond`: the condition of the rows on that side of the place, or `true`
+ * - `beyond`: the condition of the rows on that side of the \`place\` of {@link placesOf}, or `true`
  * - `order`: for `order by`, away from the place: backwards, it is the opposite of the sort
  * - `key`: the row's own key, as the text of a JSON array
  *
@@ -39,16 +80,16 @@ export function keyset<Field extends string>(
   sql: Sql,
   columns: Columns<Field>,
   sort: SortTerm<Field>[],
-  place: Place | undefined,
+  place: Pick<Place, 'way'> | undefined,
 ): { beyond: Fragment; order: Fragment; key: Fragment } {
   const backwards = isBackwards(place)
   const inclusive = place?.way === 'from' || place?.way === 'to'
   const texts: Fragment[] = []
   const keys: SortKey[] = []
   sort.forEach((term, index) => {
-    const { column, type, nullable, text } = columns[term.field](sql)
+    const { column, nullable, text } = columns[term.field](sql)
     const descending = term.descending !== backwards
-    const given = sql`${place?.key[index] ?? null}::${type}`
+    const given = placeKeys[index]!(sql)
     texts.push(text ?? sql`${column}::text`)
     if (nullable) {
       // A comparison of rows cannot pass over a null, so where it stands is a key of its own.

@@ -31,12 +31,13 @@ export interface Database {
   read<T>(work: (sql: Sql) => Promise<T>): Promise<T>
   /**
    * As `read`, but all who ask the same `kind` of thing before it is sent share one statement: the
-   * `work` of one of them. Each sees what was written before it asked.
+   * `work` of one of them, for up to `most`. Each sees what was written before it asked.
    */
   readTogether<Question, Answer>(
     kind: string,
     question: Question,
     work: SharedWork<Question, Answer>,
+    most?: number,
   ): Promise<Answer>
   /** One statement that writes. It is its own transaction, so it needs no `begin` and `commit`. */
   write<T>(work: (sql: Sql) => Promise<T>): Promise<T>
@@ -415,9 +416,9 @@ export function createPool(options: PoolOptions): Pool {
     return {
       read,
       write,
-      readTogether: (kind, question, work) =>
+      readTogether: (kind, question, work, most) =>
         readTogether
-          ? readTogether(kind, question, work, signal)
+          ? readTogether(kind, question, work, signal, most)
           : read(async (sql) => (await work(sql, [question]))[0]!),
       writeTogether: (kind, question, work) =>
         writeTogether

@@ -11,7 +11,7 @@ type Run = <Answer>(
   departure: () => AbortSignal,
 ) => Promise<Answer>
 
-/** Who comes when so many have gathered waits for the next statement. */
+/** Of what is small. Who comes when so many have gathered waits for the next statement. */
 const MOST_TOGETHER = 200
 
 interface Asker {
@@ -33,14 +33,14 @@ interface Asker {
 export function shareStatements(run: Run, gather: () => Promise<unknown>) {
   const open = new Map<string, (asker: Asker) => void>()
 
-  function start(kind: string, work: SharedWork<unknown, unknown>) {
+  function start(kind: string, work: SharedWork<unknown, unknown>, most: number) {
     const present = new Set<Asker>()
     let asked: Asker[] | undefined
     let allLeft: AbortController | undefined
 
     const join = (asker: Asker) => {
       present.add(asker)
-      if (present.size === MOST_TOGETHER) close()
+      if (present.size === most) close()
       if (allLeft) watch(asker)
     }
     const close = () => {
@@ -101,9 +101,10 @@ export function shareStatements(run: Run, gather: () => Promise<unknown>) {
     question: Question,
     work: SharedWork<Question, Answer>,
     departure?: () => AbortSignal,
+    most = MOST_TOGETHER,
   ): Promise<Answer> {
     return new Promise<Answer>((resolve, reject) => {
-      const join = open.get(kind) ?? start(kind, work as SharedWork<unknown, unknown>)
+      const join = open.get(kind) ?? start(kind, work as SharedWork<unknown, unknown>, most)
       join({ question, departure, resolve: resolve as Asker['resolve'], reject })
     })
   }

@@ -1,7 +1,7 @@
 // Every statement on the table `products`. PostgreSQL writes the JSON, so no decimal and no microsecond is lost.
 import type { Fragment, Sql } from '../database/connection.ts'
 import { type Column, type Columns, matching } from '../database/filters.ts'
-import { commaList, keyset, type Place } from '../database/keyset.ts'
+import { commaList, keyset, type Place, placesOf } from '../database/keyset.ts'
 import type { KeyedRequest } from '../idempotency/repository.ts'
 import type { NewProduct, ProductQuery, ProductPatch, ProductSelection } from './schema.ts'
 
@@ -284,9 +284,17 @@ export function isQuick({ sort, filters, q, count }: ProductQuery): boolean {
   return q === undefined && count !== 'exact' && isOneOrder && isServed
 }
 
+/** What lies beyond a place, in the order of the walk: one more than \`limit\` when there are more. */
+export interface ListedPage {
+  rows: ListedProduct[]
+  /** How many are selected, if that is asked for. */
+  total: number | undefined
+}
+
 /**
- * The products beyond a place, in the order of the walk, one more than `limit` when there are more;
- * and how many are selected, if that is asked for.
+ * The page beyond each place, all in the same way; without a place there is one page, the first.
+ * A page is one row, as the driver takes longer for 21 rows of three columns than PostgreSQL for
+ * joining them. JSON as PostgreSQL writes it has no line breaks, so they part the products.
  *
  * The limit is a parameter like any other. PostgreSQL plans a statement for its very values as long as
  * a plan for any values looks dearer to it, and one for any limit does: it reckons with a tenth of the
@@ -295,36 +303,40 @@ export function isQuick({ sort, filters, q, count }: ProductQuery): boolean {
 export async function list(
   sql: Sql,
   request: ProductQuery,
-  place: Place | undefined,
-): Promise<{ rows: ListedProduct[]; total: number | undefined }> {
+  places: Place[],
+): Promise<ListedPage[]> {
   const { limit, sort, filters, q, fields, count } = request
   const most = limit + 1
-  const { beyond, order, key } = keyset(sql, listed, sort, place)
+  const { beyond, order, key } = keyset(sql, listed, sort, places[0])
   const whole = sql`select ${columns(sql)}`
   const product = fields ? sql`select ${only(sql, fields)} from (${whole}) as whole` : whole
   const total = sql`(select count(*) from products where ${selected(sql, request)})`
-  const rows = await sql<(ListedProduct & { total: number | null })[]>`
-    select (select row_to_json(product)::text from (${product}) as product) as json,
-           ${key} as key,
-           ${count === 'exact' ? total : sql`null::bigint`} as total
-    from ${
-      q === undefined
-        ? sql`products where ${matching(sql, listed, filters)} and ${beyond}`
-        : sql`(${searched(sql, { filters, q }, { beyond, order, most })}) as products`
-    }
-    order by ${order}
-    limit ${most}`
-  if (count === 'estimated') return { rows, total: await estimate(sql, request) }
-  if (count === undefined) return { rows, total: undefined }
-  return { rows, total: rows[0]?.total ?? (await countAll(sql, request)) }
+  const pages = await sql<{ items: string | null; keys: string; total: number | null }[]>`
+    select page.items, page.keys, ${count === 'exact' ? total : sql`null::bigint`} as total
+    from ${placesOf(sql, listed, sort, places)}
+    cross join lateral (
+      select string_agg(json, E'\n') as items, string_agg(key, E'\n') as keys
+      from (
+        select (select row_to_json(product)::text from (${product}) as product) as json, ${key} as key
+        from ${
+          q === undefined
+            ? sql`products where ${matching(sql, listed, filters)} and ${beyond}`
+            : sql`(${searched(sql, { filters, q }, { beyond, order, most })}) as products`
+        }
+        order by ${order}
+        limit ${most}
+      ) as listed
+    ) as page
+    order by place.number`
+  const estimated = count === 'estimated' ? await estimate(sql, request) : undefined
+  return pages.map(({ items, keys, total }) => ({
+    rows: items === null ? [] : toRows(items.split('\n'), keys.split('\n')),
+    total: estimated ?? total ?? undefined,
+  }))
 }
 
-/** How many are selected, where there is no row to say it: all of them are read. */
-async function countAll(sql: Sql, selection: ProductSelection): Promise<number> {
-  const rows = await sql<{ count: number }[]>`
-    select count(*) from products where ${selected(sql, selection)}`
-  return rows[0]!.count
-}
+const toRows = (items: string[], keys: string[]) =>
+  items.map((json, index) => ({ json, key: keys[index]! }))
 
 /** How many are selected, as the planner thinks: none is read. */
 async function estimate(sql: Sql, selection: ProductSelection): Promise<number> {

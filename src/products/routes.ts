@@ -17,6 +17,7 @@ import { MOST_FAULTS, valid, withoutQuery } from '../http/validation.ts'
 import { answeringOnce, type Run } from '../idempotency/once.ts'
 import type { Answer, KeyedRequest } from '../idempotency/repository.ts'
 import type { Sql } from '../database/connection.ts'
+import type { Place } from '../database/keyset.ts'
 import { changes } from './changes.ts'
 import * as repository from './repository.ts'
 import {
@@ -32,12 +33,15 @@ import {
   productList,
   ProductPatch,
   ProductPath,
+  type ProductQuery,
   ProductRows,
   StockChange,
 } from './schema.ts'
 import { transfer } from './transfer.ts'
 
 const JSON_TYPE = { 'content-type': 'application/json' }
+/** So many products are read together, of some 50 kB each at most. */
+const MOST_ROWS = 200
 const MOST_BULK_BYTES = 16 * 1024 * 1024
 
 const answerOnce = answeringOnce(productConstraints)
@@ -49,17 +53,15 @@ export const products = resource
 
   .get('/', valid('query', productList.page), async (c) => {
     const request = c.req.valid('query')
-    const { limit, count } = request
     const place = productList.place(request)
+    const asked = { url: c.req.url, place }
     const database = c.get('database')
-    const lane = repository.isQuick(request) ? database : database.heavy
-    const { url } = c.req
-    const page = await lane.readTogether(`page ${url}`, undefined, async (sql, asked) => {
-      const read = await repository.list(sql, request, place)
-      const binding = productList.binding(request)
-      const page = renderPage(url, { ...read, count, limit, place, binding })
-      return asked.map(() => page)
-    })
+    const read = readPages(request)
+    const page = !repository.isQuick(request)
+      ? await database.heavy.readTogether(asked.url, asked, read)
+      : !place
+        ? await database.readTogether(asked.url, asked, read)
+        : await database.readTogether(kindOf(request, place), asked, read, pagesTogether(request))
     return answerJson<ProductPage>(c, page.json, 200, page.headers)
   })
 
@@ -197,6 +199,38 @@ export const products = resource
       })
     },
   )
+
+/** An address of a list, and the place in it that its cursor names. */
+interface AskedPage {
+  url: string
+  place: Place | undefined
+}
+
+/** Reads the pages of a kind, those of equal addresses once. */
+const readPages = (request: ProductQuery) => async (sql: Sql, asked: AskedPage[]) => {
+  const { limit, count } = request
+  const binding = productList.binding(request)
+  const places = new Map(asked.map(({ url, place }) => [url, place]))
+  const read = await repository.list(
+    sql,
+    request,
+    [...places.values()].filter((place) => !!place),
+  )
+  const pages = new Map(
+    [...places].map(([url, place], index) => [
+      url,
+      renderPage(url, { ...read[index]!, limit, count, place, binding }),
+    ]),
+  )
+  return asked.map(({ url }) => pages.get(url)!)
+}
+
+/** Pages that differ in their places alone are read together. */
+const kindOf = (request: ProductQuery, { way }: Place) =>
+  JSON.stringify({ ...request, cursor: way })
+
+/** Read together, pages are to have no more rows than products, which may be large. */
+const pagesTogether = ({ limit }: ProductQuery) => Math.max(1, Math.floor(MOST_ROWS / limit))
 
 /** Says why nothing was written. Asked afterwards, on the way of a failure only. */
 async function whyNot(

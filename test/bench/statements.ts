@@ -60,7 +60,7 @@ function statement(
   { number, products }: StatementOrder['world'],
 ) {
   if (scenario === 'get') return () => findAll(sql, [randomId(products)])
-  if (scenario === 'first-page') return () => list(sql, page, undefined)
+  if (scenario === 'first-page') return () => list(sql, page, [])
   if (scenario !== 'post') throw new Error(`there is no statement for ${scenario}`)
   return () => create(sql, [{ product: NewProduct.parse(newProduct(number)) }])
 }
