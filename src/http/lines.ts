@@ -11,7 +11,7 @@ export interface Line {
 
 export type Body = ReadableStream<Uint8Array> | null
 /** Sees every byte of a body as it is read, and is waited for. */
-export type OnChunk = (chunk: Uint8Array) => Promise<void>
+export type OnChunk = (chunk: Uint8Array) => void
 
 /** Of a line, without its end. */
 export const MOST_LINE_BYTES = 1024 * 1024
@@ -49,7 +49,7 @@ export async function* readLines(body: Body, onChunk?: OnChunk): AsyncGenerator<
     length += bytes.length
   }
   for await (const chunk of readChunks(body)) {
-    await onChunk?.(chunk)
+    onChunk?.(chunk)
     const end = chunk.lastIndexOf(LINE_FEED)
     if (end === -1) {
       keep(chunk)
@@ -74,14 +74,14 @@ export async function* readLines(body: Body, onChunk?: OnChunk): AsyncGenerator<
 
 /** Takes in the rest of a body that is refused: most clients look at no answer before all is sent. */
 export async function discardRest(body: Body): Promise<void> {
-  await readRest(body, () => Promise.resolve()).catch(() => {
+  await readRest(body, () => {}).catch(() => {
     // It broke off: there is nobody left to answer.
   })
 }
 
 /** @throws {Problem} `malformed`, when it ends half way; `request_timeout` */
 export async function readRest(body: Body, onChunk: OnChunk): Promise<void> {
-  for await (const chunk of readChunks(body)) await onChunk(chunk)
+  for await (const chunk of readChunks(body)) onChunk(chunk)
 }
 
 /** Bodies of which no more is to come. */
