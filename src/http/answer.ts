@@ -37,14 +37,17 @@ export function answer<Status extends StatusCode = 200>(
   return response as Response & TypedResponse<null, Status, 'body'>
 }
 
-/** Answers with JSON, such as PostgreSQL has written; `Body` is what a typed client reads out of it. */
+/** JSON as text, such as PostgreSQL has written, or that in UTF-8. */
+type Json = string | Uint8Array<ArrayBuffer>
+
+/** Answers with JSON; `Body` is what a typed client reads out of it. */
 export function answerJson<Body, Status extends ContentfulStatusCode = 200>(
   c: Context<Environment>,
-  text: string,
+  json: Json,
   status: Status = 200 as Status,
   headers: Headers = {},
 ): Response & TypedResponse<Body, Status, 'json'> {
-  const response: Response = answer(c, text, status, {
+  const response: Response = answer(c, json, status, {
     'content-type': 'application/json',
     ...headers,
   })

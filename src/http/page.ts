@@ -1,4 +1,5 @@
 // Pages: what is sent of a list, opaque cursors, and the links to the pages beside this one.
+import { Buffer } from 'node:buffer'
 import { z } from 'zod'
 import { isBackwards, type Place } from '../database/keyset.ts'
 import { Problem } from './problem.ts'
@@ -27,7 +28,11 @@ const Way = z.enum(['after', 'before', 'from', 'to'])
 /** A client takes some 16 kB of headers, a proxy often less. What is longer is in the body alone. */
 const LONGEST_LINKS = 8192
 
-/** What is sent for a page that was asked for by this address. */
+/**
+ * What is sent for a page that was asked for by this address. As bytes, which several answers share:
+ * with text for each of them, a page of 100 took a quarter more of the service's CPU, one of 20 a
+ * twelfth.
+ */
 export function renderPage(url: string, page: Page) {
   const { total, count } = page
   const back = isBackwards(page.place)
@@ -38,7 +43,7 @@ export function renderPage(url: string, page: Page) {
     `{"items":[${items.map((item) => item.json).join(',')}],` +
     `"next_cursor":${JSON.stringify(cursors.next)},"prev_cursor":${JSON.stringify(cursors.prev)}` +
     `${count ? `,"total":${total},"total_is":"${count}"` : ''}}`
-  return { json, headers: pageLinks(url, cursors) }
+  return { json: Buffer.from(json), headers: pageLinks(url, cursors) }
 }
 
 function cursorsOf({ rows, limit, place, binding }: Page, items: Row[]) {
@@ -75,8 +80,7 @@ export function decodeCursor(
   toKey: (values: unknown[]) => Place['key'],
 ): Place {
   try {
-    const binary = atob(text.replaceAll('-', '+').replaceAll('_', '/'))
-    const decoded = new TextDecoder().decode(Uint8Array.from(binary, (char) => char.charCodeAt(0)))
+    const decoded = Buffer.from(text, 'base64url').toString()
     const payload: unknown[] = JSON.parse(decoded.slice(decoded.indexOf('[')))
     const [version, way, ...values] = payload
     if (version === VERSION && encode(payload, binding) === text) {
@@ -94,20 +98,16 @@ export function decodeCursor(
 
 function encode(payload: unknown[], binding: string): string {
   const json = JSON.stringify(payload)
-  const bytes = new TextEncoder().encode(`${checksum(binding + json)}${json}`)
-  return btoa(String.fromCharCode(...bytes))
-    .replaceAll('+', '-')
-    .replaceAll('/', '_')
-    .replaceAll('=', '')
+  return Buffer.from(`${checksum(binding + json)}${json}`).toString('base64url')
 }
 
 /** The `Link` header (RFC 8288) of a page; without a host, so that it holds behind any proxy that keeps the path. */
 function pageLinks(url: string, cursors: { next: string | null; prev: string | null }) {
   const links: string[] = []
+  const { pathname, searchParams } = new URL(url)
   for (const relation of ['next', 'prev'] as const) {
     const cursor = cursors[relation]
     if (cursor === null) continue
-    const { pathname, searchParams } = new URL(url)
     searchParams.set('cursor', cursor)
     links.push(`<${pathname}?${searchParams.toString()}>; rel="${relation}"`)
   }
