@@ -168,3 +168,78 @@ test('crowds that change the same products in any order never stand still', asyn
     select sum(version - 1)::int as count from products where id = any(${`{${ids.join()}}`}::bigint[])`
   expect(sum).toEqual({ count: 800 })
 })
+
+test('pages at other places, asked for at once, are those that each gets alone', async () => {
+  const skus = Array.from({ length: 90 }, (_, n) => `PAGE-${String(n).padStart(3, '0')}`)
+  const rows = skus.map((sku, n) => product({ sku, price: n % 7, stock: n % 5 }))
+  expect((await api.post('/products/bulk', rows)).status).toBe(200)
+  for (const query of [
+    'limit=4',
+    'limit=4&sort=sku',
+    'limit=7&sort=-price',
+    'limit=3&sort=-stock&stock[gte]=1',
+    'limit=5&sort=created_at&fields=id,created_at',
+    'limit=60&count=estimated',
+  ]) {
+    const addresses = [`/products?${query}`]
+    for (const address of addresses) {
+      const { next_cursor, prev_cursor } = (await api.get(address)).body
+      for (const cursor of [next_cursor, prev_cursor])
+        if (cursor && addresses.length < 30 && !addresses.some((one) => one.endsWith(cursor)))
+          addresses.push(`/products?${query}&cursor=${cursor}`)
+    }
+    expect(addresses.length).toBeGreaterThan(2)
+    const alone = []
+    for (const address of addresses) alone.push((await api.get(address)).text)
+    const together = await Promise.all(addresses.map((address) => api.get(address)))
+    expect(together.map(({ text }) => text)).toEqual(alone)
+  }
+})
+
+test('of stocks that are changed at once, each has its own outcome', async () => {
+  const products = await Promise.all(Array.from({ length: 12 }, (_, n) => create({ stock: n })))
+  const answers = await Promise.all(
+    products.map(({ id }, n) =>
+      api.post(
+        `/products/${id}/stock`,
+        { delta: -6 },
+        {
+          ...(n % 2 ? { 'idempotency-key': `stock-${n}` } : {}),
+          'if-match': n === 8 ? '"5"' : '*',
+        },
+      ),
+    ),
+  )
+  for (const [n, answer] of answers.entries()) {
+    if (n === 8) expectProblem(answer, 412, 'precondition_failed')
+    else if (n < 6) expectProblem(answer, 409, 'insufficient_stock')
+    else expect(answer.body).toMatchObject({ stock: n - 6, version: 2 })
+  }
+  for (const [n, { id }] of products.entries()) {
+    if (n % 2 === 0) continue
+    const headers = { 'idempotency-key': `stock-${n}`, 'if-match': '*' }
+    const again = await api.post(`/products/${id}/stock`, { delta: -6 }, headers)
+    expect(again.headers['idempotency-replayed']).toBe('true')
+    expect(again.status).toBe(answers[n]!.status)
+    if (n > 6) expect(again.text).toBe(answers[n]!.text)
+    if (n > 6) expect(again.headers['etag']).toBe('"2"')
+  }
+})
+
+test('a crowd that takes from one stock, half of it twice with a key, takes what there is', async () => {
+  const { id } = await create({ stock: 30 })
+  const takeOne = (headers = {}) => api.post(`/products/${id}/stock`, { delta: -1 }, headers)
+  const keyed = Array.from({ length: 20 }, (_, n) => ({ 'idempotency-key': `crowd-${n}` }))
+  const [plain] = await Promise.all([
+    Promise.all(Array.from({ length: 20 }, () => takeOne())),
+    Promise.all([...keyed, ...keyed].map((headers) => takeOne(headers))),
+  ])
+  const settled = await Promise.all(keyed.map((headers) => takeOne(headers)))
+  for (const { headers } of settled) expect(headers['idempotency-replayed']).toBe('true')
+  const outcomes = [...plain, ...settled]
+  for (const { status, body } of outcomes)
+    if (status !== 200) expect(body).toMatchObject({ status: 409, code: 'insufficient_stock' })
+  const left = outcomes.filter(({ status }) => status === 200).map(({ body }) => body.stock)
+  expect(left.toSorted((a, b) => a - b)).toEqual(Array.from({ length: 30 }, (_, n) => n))
+  expect((await api.get(`/products/${id}`)).body).toMatchObject({ stock: 0, version: 31 })
+})

@@ -89,7 +89,9 @@ const PURGE_BATCH = 1000
 
 /** How long one who writes together with others lets them wait for what a transaction under way has taken. */
 const PATIENCE_WITH_OTHERS = '100ms'
-const patience = (asked: unknown[]) => (asked.length > 1 ? PATIENCE_WITH_OTHERS : null)
+/** One who writes alone waits, but for a twin with the same key, which is waited for in another way. */
+const patience = ({ length }: unknown[], key?: string) =>
+  length > 1 || key ? PATIENCE_WITH_OTHERS : null
 
 /** A product to be, and the key that the request has, if it has one. */
 export interface Creation extends Partial<KeyedRequest> {
@@ -106,7 +108,7 @@ export async function create(sql: Sql, asked: Creation[]): Promise<(StoredProduc
   const rows = asked.map(({ product, ...keyed }) => ({ ...product, ...keyed }))
   const created = await sql<(StoredProduct | { id: null })[]>`
     with patience as materialized (
-      select set_config('lock_timeout', coalesce(${asked[0]!.key ? PATIENCE_WITH_OTHERS : patience(asked)}, current_setting('lock_timeout')), true)
+      select set_config('lock_timeout', coalesce(${patience(asked, asked[0]!.key)}, current_setting('lock_timeout')), true)
     ), input as materialized (
       select nextval((select pg_get_serial_sequence('products', 'id')::regclass)) as id, sent.*
       from patience cross join rows from (
@@ -373,6 +375,23 @@ export interface Change {
 }
 
 /**
+ * What is asked first of each product, as rows for `jsonb_to_recordset`, in the order of the ids: what
+ * is asked of the same one after that has to wait for it.
+ */
+function oncePerProduct<Asked extends { id: number; condition: Condition }>(asked: Asked[]) {
+  const first = new Map(asked.toReversed().map((one) => [one.id, one]))
+  const rows = [...first.values()]
+    .filter(({ condition }) => condition.noneMatch !== '*')
+    .toSorted((one, other) => one.id - other.id)
+    .map(({ condition: { match, noneMatch }, ...one }) => ({
+      ...one,
+      match,
+      none_match: noneMatch,
+    }))
+  return { first, rows }
+}
+
+/**
  * Changes the fields that each patch names, of all products or of none; null takes a field back to its
  * default. Undefined where there is no such product in such a version, and for a second change of the
  * same product, which has to wait for the first. Rows are locked in the order of their ids, as long as
@@ -380,33 +399,28 @@ export interface Change {
  * @throws {DatabaseError} `conflict`, when a sku is taken; `invalid`, when attributes get too large
  */
 export async function change(sql: Sql, asked: Change[]): Promise<(StoredProduct | undefined)[]> {
-  const first = new Map(asked.toReversed().map((one) => [one.id, one]))
-  const patches = [...first.values()]
-    .toSorted((one, other) => one.id - other.id)
-    .map(({ id, patch, condition: { match, noneMatch } }) =>
-      noneMatch === '*' ? { id: null } : { id, fields: patch, match, none_match: noneMatch },
-    )
+  const { first, rows: patches } = oncePerProduct(asked)
   const rows = await sql<StoredProduct[]>`
     with patience as materialized (
       select set_config('lock_timeout', coalesce(${patience(asked)}, current_setting('lock_timeout')), true)
-    ), patch as materialized (
+    ), change as materialized (
       select sent.*
       from patience cross join jsonb_to_recordset((${JSON.stringify(patches)}::text)::jsonb) as sent (
-        id bigint, fields jsonb, match bigint[], none_match bigint[])
+        id bigint, patch jsonb, match bigint[], none_match bigint[])
     ), product as (
       update products
-      set sku         = case when fields ? 'sku' then fields ->> 'sku' else sku end,
-          name        = coalesce(fields ->> 'name', name),
-          description = case when fields ? 'description' then fields ->> 'description' else description end,
-          price       = coalesce((fields ->> 'price')::numeric, price),
-          currency    = case when fields ? 'currency' then coalesce(fields ->> 'currency', 'USD') else currency end,
-          stock       = case when fields ? 'stock' then coalesce((fields ->> 'stock')::integer, 0) else stock end,
-          attributes  = case fields -> 'attributes'
+      set sku         = case when patch ? 'sku' then patch ->> 'sku' else sku end,
+          name        = coalesce(patch ->> 'name', name),
+          description = case when patch ? 'description' then patch ->> 'description' else description end,
+          price       = coalesce((patch ->> 'price')::numeric, price),
+          currency    = case when patch ? 'currency' then coalesce(patch ->> 'currency', 'USD') else currency end,
+          stock       = case when patch ? 'stock' then coalesce((patch ->> 'stock')::integer, 0) else stock end,
+          attributes  = case patch -> 'attributes'
                           when 'null' then '{}'
-                          else jsonb_merge_patch(attributes, coalesce(fields -> 'attributes', '{}'))
+                          else jsonb_merge_patch(attributes, coalesce(patch -> 'attributes', '{}'))
                         end
-      from patch
-      where products.id = patch.id
+      from change
+      where products.id = change.id
         and (match is null or version = any (match))
         and (none_match is null or version <> all (none_match))
       returning ${columns(sql, sql`products.`)}
@@ -416,23 +430,58 @@ export async function change(sql: Sql, asked: Change[]): Promise<(StoredProduct 
   return asked.map((one) => (first.get(one.id) === one ? changed.get(one.id) : undefined))
 }
 
-/** Adds to the stock, or takes from it; nothing when that would leave the range of a stock. */
+/** What is to be added to the stock of a product, and the key that the request has, if it has one. */
+export interface Adjustment extends Partial<KeyedRequest> {
+  id: number
+  delta: number
+  condition: Condition
+}
+
+/**
+ * Adds to stocks, or takes from them, and puts each answer under its key. Undefined where there is no
+ * such product in such a version, where its stock would leave the range, where the key is taken, and for
+ * a second one of the same product.
+ * @throws {DatabaseError} `conflict`, when a twin that was under way has committed the key
+ */
 export async function adjustStock(
   sql: Sql,
-  id: number,
-  delta: number,
-  condition: Condition,
-): Promise<StoredProduct | undefined> {
+  asked: Adjustment[],
+): Promise<(StoredProduct | undefined)[]> {
+  const { first, rows: adjustments } = oncePerProduct(asked)
   const rows = await sql<StoredProduct[]>`
-    with product as (
+    with patience as materialized (
+      select set_config('lock_timeout', coalesce(${patience(asked, asked[0]!.key)}, current_setting('lock_timeout')), true)
+    ), adjustment as materialized (
+      select sent.*
+      from patience cross join jsonb_to_recordset((${JSON.stringify(adjustments)}::text)::jsonb) as sent (
+        id bigint, delta integer, match bigint[], none_match bigint[],
+        caller text, key text, fingerprint text)
+    ), product as (
       update products
-      set stock = stock + ${delta}::integer
-      where id = ${id} ${holds(sql, condition)}
-        and stock::bigint + ${delta}::bigint between 0 and 2147483647
-      returning ${columns(sql)}
+      set stock = stock + delta
+      from adjustment
+      where products.id = adjustment.id
+        and stock::bigint + delta between 0 and 2147483647
+        and (match is null or version = any (match))
+        and (none_match is null or version <> all (none_match))
+        and not exists (
+          select from idempotency_keys as kept
+          where (kept.caller, kept.key) = (adjustment.caller, adjustment.key))
+      returning ${columns(sql, sql`products.`)}
+    ), answer as (
+      select product.id, product.version, row_to_json(product)::text as json from product
+    ), kept as (
+      insert into idempotency_keys (caller, key, fingerprint, status, headers, body)
+      select caller, key, fingerprint, 200,
+             jsonb_build_object('content-type', 'application/json', 'etag', format('"%s"', version)),
+             json
+      from answer join adjustment using (id)
+      where key is not null
+      order by caller, key
     )
-    select id, version, row_to_json(product)::text as json from product`
-  return rows[0]
+    select id, version, json from answer`
+  const adjusted = new Map(rows.map((product) => [product.id, product]))
+  return asked.map((one) => (first.get(one.id) === one ? adjusted.get(one.id) : undefined))
 }
 
 /** The id, when there was one to remove. */

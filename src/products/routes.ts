@@ -189,14 +189,23 @@ export const products = resource
     (c) => {
       const { id } = c.req.valid('param')
       const { delta } = c.req.valid('json')
-      const condition = conditionOf(c.req.valid('header'))
-      return answerOnce<Product>(c, 'write', async (sql) => {
-        const product =
-          (await repository.adjustStock(sql, id, delta, condition)) ??
-          (await whyNot(sql, id, condition, outOfStock(delta)))
+      const asked = { id, delta, condition: conditionOf(c.req.valid('header')) }
+      const adjusted = (product: repository.StoredProduct): Answer => {
         const headers = { ...JSON_TYPE, etag: etag(product) }
         return { status: 200, headers, body: product.json }
-      })
+      }
+      const atOnce = async (keyed?: KeyedRequest) => {
+        const adjustment = { ...asked, ...keyed }
+        const product = await c
+          .get('database')
+          .writeTogether('stock', adjustment, repository.adjustStock)
+        return product && adjusted(product)
+      }
+      const work = async (sql: Sql) => {
+        const [product] = await repository.adjustStock(sql, [asked])
+        return adjusted(product ?? (await whyNot(sql, id, asked.condition, outOfStock(delta))))
+      }
+      return answerOnce<Product>(c, 'write', work, isSmall(c) ? { atOnce } : {})
     },
   )
 
