@@ -409,7 +409,7 @@ export function createPool(options: PoolOptions): Pool {
     }
   }
 
-  function inLane(lane: Lane, signal?: () => AbortSignal): Database {
+  function inLane(lane: Lane, signal?: () => AbortSignal): Lanes {
     const { readTogether, writeTogether } = lane
     const read: Database['read'] = (work) => twice(() => statement(work, lane, signal), true)
     const write: Database['write'] = (work) => twice(() => statement(work, lane, signal), false)
@@ -426,17 +426,13 @@ export function createPool(options: PoolOptions): Pool {
           : write(async (sql) => (await work(sql, [question]))[0]!),
       session: (work) => twice(() => transaction(work, lane, signal), false),
       transfer: (work, abort) => transaction(work, lane, () => abort, true),
-    }
-  }
-
-  function forBorrower(signal?: () => AbortSignal): Lanes {
-    return {
-      ...inLane(quick, signal),
       get heavy() {
         return inLane(heavy, signal)
       },
     }
   }
+
+  const forBorrower = (signal?: () => AbortSignal) => inLane(quick, signal)
 
   function stats(): PoolStats {
     let opening = 0

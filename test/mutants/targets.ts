@@ -19,6 +19,7 @@ export const targets: Record<string, string[]> = {
   ],
   'src/database/connection.ts': ['test/database/pool.test.ts'],
   'src/database/pool.ts': ['test/database/pool.test.ts'],
+  'src/database/sharing.ts': ['test/database/sharing.test.ts'],
   'src/idempotency/once.ts': ['test/contract/idempotency.test.ts'],
   'src/idempotency/repository.ts': [
     'test/contract/idempotency.test.ts',
