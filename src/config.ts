@@ -1,5 +1,5 @@
 // Every setting of the service, its default and its check, and the one place that builds the database URL.
-import { z } from 'zod'
+import * as z from 'zod'
 import type { DatabaseAddress, SslMode } from './database/connection.ts'
 import { type Access, type ApiKey, keyName, scopes } from './http/access.ts'
 import type { CorsOrigins } from './http/cross-origin.ts'

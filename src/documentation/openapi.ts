@@ -1,5 +1,5 @@
 // How the OpenAPI document describes itself and its page.
-import { z } from 'zod'
+import * as z from 'zod'
 import type { ZodOpenApiPathsObject } from 'zod-openapi'
 import { counted, answer, open, problems } from '../http/openapi.ts'
 import { PartPath } from './schema.ts'

@@ -1,5 +1,5 @@
 // The files of the page: those that the door lends, and the names that a browser asks for.
-import { z } from 'zod'
+import * as z from 'zod'
 
 /** The parts that the page loads, and their types. */
 export const parts: Record<string, string> = {

@@ -1,5 +1,5 @@
 // The query of a list: filters, search, sort and page, from a table of a resource's fields.
-import { z } from 'zod'
+import * as z from 'zod'
 import type { Comparison, Filter } from '../database/filters.ts'
 import type { Place, SortTerm } from '../database/keyset.ts'
 import { decodeCursor } from './page.ts'

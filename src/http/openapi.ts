@@ -1,7 +1,7 @@
 // What every operation of the OpenAPI document says alike: problems, headers, keys.
 //
 // Nothing that answers a request imports this: the document is made by `npm run openapi` and kept.
-import { z } from 'zod'
+import * as z from 'zod'
 import type { ZodOpenApiResponseObject, ZodOpenApiResponsesObject } from 'zod-openapi'
 import { catalogue, type Fault, type ProblemCode, type ProblemDocument } from './problem.ts'
 

@@ -1,6 +1,6 @@
 // Pages: what is sent of a list, opaque cursors, and the links to the pages beside this one.
 import { Buffer } from 'node:buffer'
-import { z } from 'zod'
+import * as z from 'zod'
 import { isBackwards, type Place } from '../database/keyset.ts'
 import { Problem } from './problem.ts'
 

@@ -1,5 +1,5 @@
 // Values in a query: text, checked against the range of what it is compared with.
-import { z } from 'zod'
+import * as z from 'zod'
 import { atMost, hasAtMost, isStorable, rule, storable } from './validation.ts'
 
 /** A parameter; what is sent twice comes as a list, which is none. */

@@ -1,5 +1,5 @@
 // Preconditions (RFC 9110, section 13): which versions of a resource a request is willing to meet.
-import { z } from 'zod'
+import * as z from 'zod'
 import { valid } from './validation.ts'
 
 export interface Condition {

@@ -1,6 +1,6 @@
 // Takes a JSON array of many rows apart and checks them a few at a time: between them other requests are answered.
 import type { MiddlewareHandler } from 'hono'
-import type { z } from 'zod'
+import type * as z from 'zod'
 import type { Environment } from './environment.ts'
 import { endOfString, parseJson } from './parse-json.ts'
 import { type Fault, Problem } from './problem.ts'

@@ -1,7 +1,7 @@
 // The one way from input to typed values: @hono/zod-validator, with every fault told as a problem.
 import { zValidator } from '@hono/zod-validator'
 import type { MiddlewareHandler } from 'hono'
-import { z } from 'zod'
+import * as z from 'zod'
 import { type Fault, Problem } from './problem.ts'
 
 type Target = 'json' | 'query' | 'param' | 'header'

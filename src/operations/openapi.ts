@@ -1,5 +1,5 @@
 // How the OpenAPI document describes the operator's routes.
-import { z } from 'zod'
+import * as z from 'zod'
 import type { ZodOpenApiPathsObject } from 'zod-openapi'
 import {
   always,

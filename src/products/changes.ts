@@ -1,6 +1,6 @@
 // The change feed: every committed change of a product once, oldest first, for clients that poll it.
 import { Hono } from 'hono'
-import { z } from 'zod'
+import * as z from 'zod'
 import type { Database } from '../database/pool.ts'
 import type { Environment } from '../http/environment.ts'
 import { answerJson } from '../http/answer.ts'

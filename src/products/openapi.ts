@@ -1,5 +1,5 @@
 // How the OpenAPI document describes the products: beside each route, the schemas that it checks with.
-import { z } from 'zod'
+import * as z from 'zod'
 import type { ZodOpenApiPathsObject } from 'zod-openapi'
 import {
   answer,

@@ -1,5 +1,5 @@
 // What a product is: the rules of its fields, and which field each constraint of the table speaks of.
-import { z } from 'zod'
+import * as z from 'zod'
 import { defineList } from '../http/list.ts'
 import { parameter, textUpTo, time, wholeNumber } from '../http/parameters.ts'
 import type { ConstraintFaults } from '../http/problem.ts'
