@@ -20,7 +20,6 @@ import { pendingMigrations, rightsOfRole, waitForDatabase } from './database/ver
 import { openWarning } from './http/access.ts'
 import { clientAddress } from './http/address.ts'
 import { createMemory, PACE, TAKING_IN_NEED } from './http/memory.ts'
-import { createMemoryLimiter } from './http/memory-limiter.ts'
 import { Problem } from './http/problem.ts'
 import { refusal } from './http/refusal.ts'
 import { keepHouse } from './operations/housekeeping.ts'
@@ -79,7 +78,8 @@ for (const method of ['log', 'info', 'warn', 'error'])
   })
 const pool = connect(settings)
 const { quota, trustedProxies } = settings.http
-const limiter = quota && createMemoryLimiter(quota)
+// Only where it is needed: its package brings stores of every kind, 10 ms of CPU of a start.
+const limiter = quota && (await import('./http/memory-limiter.ts')).createMemoryLimiter(quota)
 /** Of each connection the answers that it is owed, and how much of it had been read after the last. */
 const connections = new Map<Socket, { owed: Set<ServerResponse>; readBytes: number }>()
 let houseKeptAt: number | undefined
