@@ -2,6 +2,7 @@
 # Debian, because Node's own releases are built and tested against glibc; Alpine's are not.
 FROM node:24-slim
 ENV NODE_ENV=production
+ENV NODE_COMPILE_CACHE=node_modules/.cache/node
 WORKDIR /app
 
 COPY package.json package-lock.json ./
@@ -9,6 +10,13 @@ COPY package.json package-lock.json ./
 RUN --mount=type=cache,target=/root/.npm npm ci --omit=dev --ignore-scripts
 COPY migrations migrations
 COPY src src
+# What Node makes of the sources is kept, and a start takes little more than half as long. This one finds
+# no database and is ended; its user is the one below, of whom the folder bears the number.
+RUN install -d -o node $NODE_COMPILE_CACHE && \
+  DATABASE_URL=postgres://none:none@localhost/none CONNECT_RETRY_DELAY=60 \
+  setpriv --reuid=node --regid=node --clear-groups \
+  timeout --preserve-status 10 node --max-semi-space-size=8 src/node.ts && \
+  chown -R root $NODE_COMPILE_CACHE && chmod -R a+rX $NODE_COMPILE_CACHE
 
 # Who owns nothing here, so that the service cannot rewrite itself.
 USER node

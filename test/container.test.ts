@@ -5,7 +5,7 @@ import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { cp, mkdir, mkdtemp, readdir, readFile, realpath, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { basename, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { parseEnv, promisify } from 'node:util'
 import { expect, test, vi } from 'vitest'
 import { parse } from 'yaml'
@@ -13,6 +13,7 @@ import { freePort } from '../src/cli/embedded-postgres.ts'
 import { readSettings } from '../src/config.ts'
 import { atTheEnd } from './support/clean-up.ts'
 import { connect, createDatabase } from './support/database.ts'
+import about from '../package.json' with { type: 'json' }
 
 const root = join(import.meta.dirname, '..')
 const read = (path: string) => readFile(join(root, path), 'utf8')
@@ -100,7 +101,12 @@ test('the image has the Node of this project, and runs as a user that is not roo
     'CMD',
   ])
   expect(instructions('USER')).toEqual(['node'])
-  expect(instructions('ENV')).toEqual(['NODE_ENV=production'])
+  const [production, cache, ...more] = instructions('ENV')
+  expect([production, more]).toEqual(['NODE_ENV=production', []])
+  // What was compiled with other flags would not be taken.
+  const command = execForm('CMD').join(' ')
+  expect(about.scripts.start).toBe(`${cache} exec ${command}`)
+  expect(instructions('RUN')[1]).toContain(` ${command} `)
 })
 
 test('PostgreSQL is healthy, then the migrations have run, then the service starts', () => {
@@ -267,10 +273,23 @@ async function buildImage(): Promise<string> {
       await cp(join(root, path), target, { recursive: true, verbatimSymlinks: true })
     }
   }
-  const [install, ...more] = instructions('RUN')
+  const [install, compile, ...more] = instructions('RUN')
   expect([install, more]).toEqual(['npm ci --omit=dev --ignore-scripts', []])
   const [program, ...parameters] = install!.split(' ')
   const quietly = ['--no-audit', '--no-fund', '--prefer-offline']
   await promisify(execFile)(program!, [...parameters, ...quietly], { cwd: app })
+  // As whoever runs the tests: to be another user takes a root.
+  const alone = compile!.replace('-o node ', '').replace(/setpriv .*?(?=timeout)/, '')
+  const folder = parseEnv(instructions('ENV').join('\n'))['NODE_COMPILE_CACHE']!
+  await promisify(execFile)('sh', ['-c', alone.replace('chown -R root', 'ls')], {
+    cwd: app,
+    env: {
+      PATH: `${dirname(process.execPath)}:${process.env['PATH']}`,
+      NODE_COMPILE_CACHE: folder,
+    },
+  })
+  const [compiled, ...others] = await readdir(join(app, folder))
+  expect(others).toEqual([])
+  expect((await readdir(join(app, folder, compiled!))).length).toBeGreaterThan(100)
   return app
 }

@@ -52,8 +52,8 @@ const PORT = '{port}'
 
 const uvicornFlags = ['--port', PORT, '--no-access-log', '--log-level', 'warning']
 
-/** `exec node … src/node.ts`, which is what `npm start` does. */
-const larder = [process.execPath, ...about.scripts.start.split(' ').slice(2)].map((part) =>
+/** `npm start` is `NODE_COMPILE_CACHE=… exec node … src/node.ts`; the cache is given to the peers, too. */
+const larder = [process.execPath, ...about.scripts.start.split(' ').slice(3)].map((part) =>
   part.startsWith('src/') ? join(root, part) : part,
 )
 
