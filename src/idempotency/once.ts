@@ -64,7 +64,11 @@ export function answeringOnce(constraints: ConstraintFaults) {
     const seen = async () => early ?? (await fingerprint!())
     const transaction = async (sql: Sql) => {
       // One trip. The savepoint is where a failure goes back to, and the key is held all the while.
-      const [kept] = await Promise.all([claim(sql, key).catch(stillRunning), sql`savepoint work`])
+      // It fails after a claim that failed, and may be heard of first.
+      const [claimed, saved] = await Promise.allSettled([claim(sql, key), sql`savepoint work`])
+      if (claimed.status === 'rejected') return stillRunning(claimed.reason)
+      if (saved.status === 'rejected') throw saved.reason
+      const kept = claimed.value
       if (kept) return { kept }
       const given = await work(sql).catch(async (error: Error) => {
         const problem = toProblem(error, constraints)

@@ -89,9 +89,12 @@ test('a limit of statements that is shorter than the wait for a twin: the same a
   await twin`begin`
   await twin`insert into idempotency_keys (caller, key) values ('', ${KEY['idempotency-key']})`
   const body = product()
-  const refused = await api.post('/products', body, KEY)
-  expectProblem(refused, 409, 'conflict')
-  expect(refused.headers).toHaveProperty('retry-after')
+  // The second time the statement is one that its connection knows, and is sent in another way.
+  for (let n = 0; n < 2; n++) {
+    const refused = await api.post('/products', body, KEY)
+    expectProblem(refused, 409, 'conflict')
+    expect(refused.headers).toHaveProperty('retry-after')
+  }
   await twin`rollback`
   expect((await api.post('/products', body, KEY)).status).toBe(201)
 })
