@@ -58,6 +58,26 @@ test('no connection outlives its request', async () => {
   await expect.poll(() => backends(database)).toBe(0)
 })
 
+test('a request is one round trip, when its connection is there', async () => {
+  const database = await createDatabase()
+  const proxy = await startProxy(database.address)
+  const api = createApi((await startWorker({ databaseUrl: databaseUrl(proxy.address) })).url)
+  for (const ask of [
+    () => api.get('/ready'),
+    () => api.post('/products', product(), { 'idempotency-key': 'one-trip' }),
+    () => api.get('/products/1'),
+    () => api.get('/products?price[gte]=1&q=a'),
+    () => api.patch('/products/1', { stock: 3, attributes: { lid: true } }),
+    () => api.put('/products/1', product()),
+    () => api.delete('/products/1'),
+  ]) {
+    const before = proxy.trips()
+    expect((await ask()).status).toBeLessThan(300)
+    // The server is greeted, and the password takes two: Hyperdrive does that on its own side.
+    expect(proxy.trips() - before).toBe(4)
+  }
+})
+
 test('a killed backend fails its request alone', async () => {
   const database = await createDatabase()
   const api = createApi((await startWorker({ databaseUrl: database.url })).url)

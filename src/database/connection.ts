@@ -75,6 +75,13 @@ interface DriverQuery {
 }
 
 /**
+ * Before a statement that is new to a connection postgres.js asks for the types of its parameters, which
+ * is a round trip of its own; on Workers every statement is new. Ours are sent as text whatever their
+ * type, so it is told that there is nothing to ask.
+ */
+const UNASKED = { get: () => false, set() {} }
+
+/**
  * A connection that opens its socket with the first statement.
  *
  * postgres.js by itself reconnects behind a caller's back, waits for ever on a silent network, and
@@ -151,6 +158,7 @@ export function openConnection(options: ConnectionOptions) {
         else established = true
       }
       pending.add(guarded)
+      Object.defineProperty(guarded, 'describeFirst', UNASKED)
       handler(self)
     }
     return query

@@ -13,6 +13,8 @@ export interface Proxy {
   /** How many connections were taken so far, and how many of them are there. */
   accepted: () => number
   open: () => number
+  /** How often a client has spoken anew, or after the server had: the round trips so far. */
+  trips: () => number
   /** Everything flows; what was held back arrives late. */
   pass: () => Promise<void>
   /** Connections stay and new ones are taken, but not a byte goes through, nor a FIN. */
@@ -44,12 +46,15 @@ interface Pair {
   sockets: [client: Socket, server: Socket]
   flowing: boolean
   lost: boolean
+  /** Whether the client was the last to speak. */
+  asking: boolean
 }
 
 /** Starts the proxy before a database; it ends with the test, or with the file. */
 export async function startProxy(to: DatabaseAddress): Promise<Proxy> {
   const pairs = new Set<Pair>()
   let accepted = 0
+  let trips = 0
   let silent = false
   let fatal: string | undefined
   let heldBack: { words: string; resolve: () => void } | undefined
@@ -64,7 +69,7 @@ export async function startProxy(to: DatabaseAddress): Promise<Proxy> {
       return void client.write(nonsense)
     }
     const server = connect({ host: to.host, port: to.port, allowHalfOpen: true })
-    const pair: Pair = { sockets: [client, server], flowing: false, lost: false }
+    const pair: Pair = { sockets: [client, server], flowing: false, lost: false, asking: false }
     pairs.add(pair)
     for (const socket of pair.sockets) {
       socket.setNoDelay(true)
@@ -76,7 +81,10 @@ export async function startProxy(to: DatabaseAddress): Promise<Proxy> {
         })
     }
     // Not `on`, which would start the flow.
+    server.prependListener('data', () => (pair.asking = false))
     client.prependListener('data', (bytes: Buffer) => {
+      if (!pair.asking) trips += 1
+      pair.asking = true
       if (fatal !== undefined && bytes.includes(fatal)) server.unpipe(client)
       if (!heldBack || !bytes.includes(heldBack.words)) return
       server.cork() // before the pipe, whose listener comes later, writes to it
@@ -100,6 +108,7 @@ export async function startProxy(to: DatabaseAddress): Promise<Proxy> {
     address: { ...to, host: HOST, port },
     accepted: () => accepted,
     open: () => pairs.size,
+    trips: () => trips,
     async pass() {
       silent = false
       fatal = undefined
