@@ -125,9 +125,9 @@ test('a statement takes two hundred, and the next one the others', async () => {
 })
 
 test('or as many as the first of them says', async () => {
-  const { readTogether } = open()
+  const pool = open()
   const { sent, work } = doubling()
-  const asked = Array.from({ length: 7 }, (_, n) => readTogether('rows', n, work, 3))
+  const asked = Array.from({ length: 7 }, (_, n) => pool.readTogether('rows', n, work, 3))
   expect(await Promise.all(asked)).toEqual([0, 2, 4, 6, 8, 10, 12])
   expect(sent.map(({ length }) => length).toSorted((a, b) => b - a)).toEqual([3, 3, 1])
 })

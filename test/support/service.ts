@@ -20,5 +20,10 @@ export async function runService(settings: Settings) {
 
 /** Starts the process and waits for nothing. */
 export function spawnService(settings: Settings, within?: string[]): Running {
-  return run(['--max-semi-space-size=8', door], { HOST: '127.0.0.1', PORT: '0', ...settings }, 'SIGKILL', within)
+  return run(
+    ['--max-semi-space-size=8', door],
+    { HOST: '127.0.0.1', PORT: '0', ...settings },
+    'SIGKILL',
+    within,
+  )
 }
