@@ -143,9 +143,7 @@ const noDatabase: Pool = {
   write: fail,
   session: fail,
   transfer: fail,
-  get heavy() {
-    return noDatabase
-  },
+  heavy: () => noDatabase,
   forBorrower: () => noDatabase,
   stats: () => ({
     limit: 0,

@@ -58,7 +58,7 @@ export const products = resource
     const database = c.get('database')
     const read = readPages(request)
     const page = !repository.isQuick(request)
-      ? await database.heavy.readTogether(asked.url, asked, read)
+      ? await database.heavy().readTogether(asked.url, asked, read)
       : !place
         ? await database.readTogether(asked.url, asked, read)
         : await database.readTogether(kindOf(request, place), asked, read, pagesTogether(request))
@@ -94,8 +94,8 @@ export const products = resource
     (c) => {
       const products = c.req.valid('json')
       const replacing = c.req.valid('query').on_conflict === 'sku'
-      const { heavy } = c.get('database')
-      const run: Run = (work) => heavy.session(work)
+      const database = c.get('database').heavy()
+      const run: Run = (work) => database.session(work)
       return answerOnce<BulkResult>(c, run, async (sql) => {
         const written = await repository.createMany(sql, products, replacing)
         const taken = written.flatMap(({ json }, row) => (json === null ? row : []))

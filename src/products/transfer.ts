@@ -50,7 +50,7 @@ export const transfer = new Hono<Environment>()
     try {
       return await answerOnce<ImportResult>(
         c,
-        (work) => c.get('database').heavy.transfer(work, signal),
+        (work) => c.get('database').heavy().transfer(work, signal),
         async (sql) => {
           const rows = readProducts(body, isCsv, digested)
           const counts = await importProducts(sql, rows, replace)
@@ -89,15 +89,18 @@ export const transfer = new Hono<Environment>()
     return answer(
       c,
       await streamText(c, (write, signal) =>
-        c.get('database').heavy.transfer(async (sql) => {
-          await repository.keepSnapshot(sql)
-          let start = format === 'csv' ? repository.csvHeader : ''
-          for (let last: number | null = 0; last !== null; start = '') {
-            const batch = await repository.exportBatch(sql, format, selection, last)
-            await write(start + batch.text)
-            last = batch.last
-          }
-        }, signal),
+        c
+          .get('database')
+          .heavy()
+          .transfer(async (sql) => {
+            await repository.keepSnapshot(sql)
+            let start = format === 'csv' ? repository.csvHeader : ''
+            for (let last: number | null = 0; last !== null; start = '') {
+              const batch = await repository.exportBatch(sql, format, selection, last)
+              await write(start + batch.text)
+              last = batch.last
+            }
+          }, signal),
       ),
       200,
       headers,

@@ -194,7 +194,7 @@ test('when the queue is full, the next is refused at once', async () => {
   const impatient = openPool(database.address, { size: 1, maxOverflow: 0, queue: 0 })
   const second = gate()
   const other = impatient.write(() => second.promise)
-  for (const lane of [impatient, impatient.heavy]) {
+  for (const lane of [impatient, impatient.heavy()]) {
     expect(await failure(lane.read(one))).toMatchObject({ code: 'POOL_QUEUE' })
   }
   second.resolve()
@@ -206,13 +206,13 @@ test('heavy work has two thirds of the connections and of the queue, and quick w
   const { promise, resolve } = gate()
   const served: string[] = []
   const heavy = Array.from({ length: 6 }, (_, n) =>
-    pool.heavy.write(async () => {
+    pool.heavy().write(async () => {
       served.push(`heavy ${n}`)
       await promise
     }),
   )
   expect(pool.stats()).toMatchObject({ waiting: 4 })
-  expect(await failure(pool.heavy.session(one))).toMatchObject({ code: 'POOL_QUEUE' })
+  expect(await failure(pool.heavy().session(one))).toMatchObject({ code: 'POOL_QUEUE' })
   // Those who wait do not stand before what is quick.
   for (let i = 0; i < 10; i++) expect(await pool.read(one)).toEqual([{ n: 1 }])
   expect(served).toEqual(['heavy 0', 'heavy 1'])
@@ -227,14 +227,14 @@ test('over both lanes, too, the first who may is the next', async () => {
   const gates = [gate(), gate(), gate()]
   const served: string[] = []
   const holders = gates.map(({ promise }, n) =>
-    n < 2 ? pool.heavy.write(() => promise) : pool.write(() => promise),
+    n < 2 ? pool.heavy().write(() => promise) : pool.write(() => promise),
   )
   const wait = (name: string, lane: Pick<typeof pool, 'write'>) =>
     lane.write(async () => void served.push(name))
   const waiters = [
-    wait('heavy 1', pool.heavy),
+    wait('heavy 1', pool.heavy()),
     wait('quick 1', pool),
-    wait('heavy 2', pool.heavy),
+    wait('heavy 2', pool.heavy()),
     wait('quick 2', pool),
   ]
   await expect.poll(() => pool.stats()).toMatchObject({ lent: 3, waiting: 4 })
@@ -251,8 +251,8 @@ test('over both lanes, too, the first who may is the next', async () => {
 
 test('a pool of one connection has both lanes', async () => {
   const pool = openPool(database.address, { size: 1, maxOverflow: 0, queue: 1 })
-  expect(await pool.heavy.read(one)).toEqual([{ n: 1 }])
-  expect(await Promise.all([pool.heavy.read(one), pool.heavy.read(one)])).toHaveLength(2)
+  expect(await pool.heavy().read(one)).toEqual([{ n: 1 }])
+  expect(await Promise.all([pool.heavy().read(one), pool.heavy().read(one)])).toHaveLength(2)
   expect(await pool.read(one)).toEqual([{ n: 1 }])
 })
 

@@ -97,7 +97,7 @@ test('kinds, lanes and pools share nothing with each other', async () => {
   await Promise.all([
     one.readTogether('double', 1, work),
     one.readTogether('again', 2, work),
-    one.heavy.readTogether('double', 3, work),
+    one.heavy().readTogether('double', 3, work),
     one.writeTogether('double', 4, work),
     other.readTogether('double', 5, work),
   ])
