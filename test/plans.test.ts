@@ -148,7 +148,7 @@ async function plansSince(offset: number): Promise<{ backend: string; plan: Plan
         backend: backend!,
         ...JSON.parse(json!.replaceAll('\t', '')),
       }))
-      .filter((entry) => entry['Query Text'].includes('row_to_json(product)'))
+      .filter((entry) => entry['Query Text'].includes('string_agg(json'))
       .map((entry) => ({ backend: entry.backend as string, plan: entry.Plan as PlanNode }))
   }
   await expect.poll(async () => (await read()).length).toBe(TIMES)
