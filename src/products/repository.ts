@@ -787,7 +787,7 @@ export async function keepSnapshot(sql: Sql): Promise<void> {
 /** The first line of an export as CSV. */
 export const csvHeader = `${Object.keys(names).join()}\n`
 
-/** Of an export: so many products are in memory at once, of some 50 kB each at most. */
+/** Of an export: of two such batches the products are in memory at once, of some 50 kB each at most. */
 const EXPORT_BATCH = 250
 
 /**

@@ -94,11 +94,17 @@ export const transfer = new Hono<Environment>()
           .heavy()
           .transfer(async (sql) => {
             await repository.keepSnapshot(sql)
+            const read = (after: number) => repository.exportBatch(sql, format, selection, after)
             let start = format === 'csv' ? repository.csvHeader : ''
+            let next = read(0)
             for (let last: number | null = 0; last !== null; start = '') {
-              const batch = await repository.exportBatch(sql, format, selection, last)
-              await write(start + batch.text)
+              const batch = await next
               last = batch.last
+              if (last !== null) {
+                next = read(last) // while the client takes this one
+                next.catch(() => {}) // it is awaited when this one is taken
+              }
+              await write(start + batch.text)
             }
           }, signal),
       ),

@@ -327,6 +327,9 @@ describe('an export', () => {
   beforeEach(() => importNdjson(ndjson(hard)))
 
   test('shows every product as a page does, in the order of their ids', async () => {
+    const [changed] = (await api.get('/products?sort=id')).body.items
+    const description = '\\ "\u0001\u001f\u007f\u2028'
+    await api.request('PATCH', `/products/${changed.id}`, { body: { sku: '"\t\\', description } })
     const answer = await exported()
     expect(answer.status).toBe(200)
     expect(answer.headers).toMatchObject({
@@ -338,6 +341,9 @@ describe('an export', () => {
     const lines = answer.text.split('\n')
     expect(lines.pop()).toBe('')
     expect(`{"items":[${lines.join(',')}],`).toBe(text.slice(0, text.indexOf('"next_cursor"')))
+    const [{ created_at, updated_at }] = JSON.parse(text).items
+    expect(updated_at > created_at).toBe(true)
+    expect((await exported('text/csv')).text).toContain(`,2,${created_at},${updated_at}\n`)
   })
 
   test('is CSV for who asks for that', async () => {
