@@ -17,11 +17,13 @@ import {
   lockTable,
   type TestDatabase,
 } from '../support/database.ts'
+import { scrape } from '../support/metrics.ts'
 import { type Proxy, startProxy } from '../support/proxy.ts'
 import { startService } from '../support/service.ts'
 import { INSPECTABLE } from '../support/vitals.ts'
 import { type Fault, withstand } from '../support/withstand.ts'
 
+const CONNECTIONS = 'database_pool_connections'
 const UNKNOWN = 'Whether a change was made is not known'
 const UNCHANGED = 'Nothing was changed'
 
@@ -96,6 +98,10 @@ test.for<[what: string, fault: Fault]>([
       await lock.release()
       await Promise.all([reads, writes])
       expect(await killBackends(database)).toBeGreaterThanOrEqual(5)
+      // What the server has closed is on its way, and a write that meets it is one that is under way.
+      await expect
+        .poll(async () => (await scrape(api)).value(CONNECTIONS, { state: 'idle' }))
+        .toBe(0)
       const answers = await Promise.all([
         ...Array.from({ length: 10 }, () => api.get(ownPage())),
         ...Array.from({ length: 10 }, () => api.post('/products', largeProduct())),
