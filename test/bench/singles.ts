@@ -49,7 +49,7 @@ interface Stage {
 }
 
 /** Each repetition does all that is compared, one after the other. */
-const REPETITIONS = 5
+const REPETITIONS = 7
 const LATENCY_REQUESTS = 20
 const EXPORT_ROWS = 200_000
 const IMPORT_ROWS = 50_000
