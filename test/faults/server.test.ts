@@ -230,7 +230,8 @@ test('a backend killed during COMMIT', async () => {
   const service = await start()
   const commits = () => server.sql<{ pid: number }[]>`
     select pid from pg_stat_activity
-    where application_name = 'larder' and wait_event = 'SyncRep'`
+    where application_name = 'larder' and wait_event = 'SyncRep'
+      and query like '%insert into products%'` // housekeeping commits, too
   const stored = async (sku: string) =>
     (await server.sql`select from products where sku = ${sku}`).length
   await withstand(
