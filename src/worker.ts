@@ -127,8 +127,8 @@ function connect(hyperdrive: NonNullable<Bindings['HYPERDRIVE']>): Pool {
     prePing: false,
     connectTimeoutMs: 15_000,
     queryTimeoutMs: STATEMENT_TIMEOUT_MS,
-    // Hyperdrive lends a server connection per transaction and resets it, so nothing can be set for longer.
     gather: undefined,
+    // Hyperdrive lends a server connection per transaction and resets it, so nothing can be set for longer.
     begin: `begin; set local statement_timeout = ${STATEMENT_TIMEOUT_MS}`,
     endSockets: false,
   })

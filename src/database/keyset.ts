@@ -30,7 +30,7 @@ const placeKeys = [
 ]
 
 /**
- * For \`from\`: the table \`place\`, with the keys of places and their numbers from 1 on; when there are
+ * For `from`: the table `place`, with the keys of places and their numbers from 1 on; when there are
  * none, the one place before all. Of a single one PostgreSQL knows the values when it plans.
  */
 export function placesOf<Field extends string>(
@@ -70,7 +70,7 @@ interface SortKey {
 }
 
 /**
- * - `beyond`: the condition of the rows on that side of the \`place\` of {@link placesOf}, or `true`
+ * - `beyond`: the condition of the rows on that side of the `place` of {@link placesOf}, or `true`
  * - `order`: for `order by`, away from the place: backwards, it is the opposite of the sort
  * - `key`: the row's own key, as the text of a JSON array
  *

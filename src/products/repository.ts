@@ -296,7 +296,7 @@ export function isQuick({ sort, filters, q, count }: ProductQuery): boolean {
   return q === undefined && count !== 'exact' && isOneOrder && isServed
 }
 
-/** What lies beyond a place, in the order of the walk: one more than \`limit\` when there are more. */
+/** What lies beyond a place, in the order of the walk: one more than `limit` when there are more. */
 export interface ListedPage {
   rows: ListedProduct[]
   /** How many are selected, if that is asked for. */

@@ -42,7 +42,7 @@ import { transfer } from './transfer.ts'
 const JSON_TYPE = { 'content-type': 'application/json' }
 /**
  * So many products are read together, of some 50 kB each at most. With 200, the service and PostgreSQL
- * took a sixth more CPU for a page of 20; with 1,000 no less than with 400.
+ * took a fifth more CPU for a page of 20; with 1,000 no less than with 400.
  */
 const MOST_ROWS = 400
 const MOST_BULK_BYTES = 16 * 1024 * 1024
