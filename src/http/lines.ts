@@ -10,7 +10,7 @@ export interface Line {
 }
 
 export type Body = ReadableStream<Uint8Array> | null
-/** Sees every byte of a body as it is read, and is waited for. */
+/** Sees every byte of a body as it is read. */
 export type OnChunk = (chunk: Uint8Array) => void
 
 /** Of a line, without its end. */
