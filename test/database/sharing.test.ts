@@ -86,9 +86,10 @@ test('nobody joins a statement that has been sent', async () => {
   const { sent, work } = doubling(0.3)
   const first = pool.readTogether('double', 1, work)
   await expect.poll(() => sent.length).toBe(1)
-  const second = pool.readTogether('double', 2, work)
-  expect(await Promise.all([first, second])).toEqual([2, 4])
-  expect(sent).toEqual([[1], [2]])
+  // Nor who asks the very same: it may have been answered by what is no longer so.
+  const later = [1, 2].map((number) => pool.readTogether('double', number, work))
+  expect(await Promise.all([first, ...later])).toEqual([2, 2, 4])
+  expect(sent).toEqual([[1], [1, 2]])
 })
 
 test('kinds, lanes and pools share nothing with each other', async () => {
