@@ -2,8 +2,11 @@
 import { join } from 'node:path'
 import type { Settings } from './environment.ts'
 import { listening, run, type Running, type Service } from './process.ts'
+import about from '../../package.json' with { type: 'json' }
 
 const door = join(import.meta.dirname, '../../src/node.ts')
+/** Those of `npm start`. */
+const flags = about.scripts.start.split(' ').filter((part) => part.startsWith('--'))
 
 /** Starts the service on a free port of 127.0.0.1; it ends with the test, or with the file. */
 export function startService(settings: Settings, within?: string[]): Promise<Service> {
@@ -20,10 +23,5 @@ export async function runService(settings: Settings) {
 
 /** Starts the process and waits for nothing. */
 export function spawnService(settings: Settings, within?: string[]): Running {
-  return run(
-    ['--max-semi-space-size=8', door],
-    { HOST: '127.0.0.1', PORT: '0', ...settings },
-    'SIGKILL',
-    within,
-  )
+  return run([...flags, door], { HOST: '127.0.0.1', PORT: '0', ...settings }, 'SIGKILL', within)
 }
