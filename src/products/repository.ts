@@ -427,9 +427,10 @@ export async function change(sql: Sql, asked: Change[]): Promise<(StoredProduct 
           price       = coalesce((patch ->> 'price')::numeric, price),
           currency    = case when patch ? 'currency' then coalesce(patch ->> 'currency', 'USD') else currency end,
           stock       = case when patch ? 'stock' then coalesce((patch ->> 'stock')::integer, 0) else stock end,
-          attributes  = case patch -> 'attributes'
-                          when 'null' then '{}'
-                          else jsonb_merge_patch(attributes, coalesce(patch -> 'attributes', '{}'))
+          attributes  = case
+                          when not patch ? 'attributes' then attributes
+                          when patch -> 'attributes' = 'null' then '{}'
+                          else jsonb_merge_patch(attributes, patch -> 'attributes')
                         end
       from change
       where products.id = change.id
