@@ -24,7 +24,7 @@ const { values } = parseArgs({
     only: { type: 'string' },
     servers: { type: 'string' },
     rounds: { type: 'string', default: '7' },
-    seconds: { type: 'string', default: '3' },
+    seconds: { type: 'string', default: '2' },
     products: { type: 'string', default: '1000000' },
     to: { type: 'string', default: join(import.meta.dirname, '../../docs') },
   },
