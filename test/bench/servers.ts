@@ -107,7 +107,7 @@ export function listServers(folder: string): Server[] {
     {
       name: 'fastapi',
       title: 'FastAPI',
-      scenarios: [...reads, ...others, ...posts],
+      scenarios: [...reads, ...others, ...posts, 'patch'],
       database: 'large',
       isLarder: false,
       prepare: importPython,

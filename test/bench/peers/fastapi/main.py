@@ -4,7 +4,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Dict, List, Optional
 
-from fastapi import Depends, FastAPI, HTTPException, Path, Query
+from fastapi import Depends, FastAPI, Header, HTTPException, Path, Query
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, condecimal, conint, constr, validator
 from sqlalchemy import (
@@ -54,9 +54,16 @@ class Product(Base):
     currency = Column(Text, nullable=False)
     stock = Column(Integer, nullable=False)
     attributes = Column(JSONB, nullable=False)
-    version = Column(BigInteger, nullable=False, server_default=FetchedValue())
+    version = Column(
+        BigInteger, nullable=False, server_default=FetchedValue(), server_onupdate=FetchedValue()
+    )
     created_at = Column(DateTime(timezone=True), nullable=False, server_default=FetchedValue())
-    updated_at = Column(DateTime(timezone=True), nullable=False, server_default=FetchedValue())
+    updated_at = Column(
+        DateTime(timezone=True),
+        nullable=False,
+        server_default=FetchedValue(),
+        server_onupdate=FetchedValue(),
+    )
 
 
 class NewProduct(BaseModel):
@@ -77,6 +84,11 @@ class NewProduct(BaseModel):
         if depth_of(attributes) > DEEPEST_ATTRIBUTES:
             raise ValueError(f"must nest at most {DEEPEST_ATTRIBUTES} levels")
         return attributes
+
+
+class ProductPatch(NewProduct):
+    name: constr(strict=True, strip_whitespace=True, min_length=1, max_length=200) = None
+    price: condecimal(ge=0, max_digits=12, decimal_places=2) = None
 
 
 class Answer(BaseModel):
@@ -155,14 +167,36 @@ async def get_product(id: int = Path(ge=1, le=LARGEST_ID), db: AsyncSession = De
 async def create_product(new: NewProduct, db: AsyncSession = Depends(session)):
     product = Product(**new.dict())
     db.add(product)
+    await commit(db)
+    return product
+
+
+@app.patch("/products/{id}", response_model=ProductAnswer)
+async def change_product(
+    patch: ProductPatch,
+    id: int = Path(ge=1, le=LARGEST_ID),
+    if_match: str = Header(regex=r'\A"[1-9][0-9]{0,15}"\Z'),
+    db: AsyncSession = Depends(session),
+):
+    product = await db.get(Product, id, with_for_update=True)
+    if product is None:
+        raise HTTPException(404, "not found")
+    if product.version != int(if_match.strip('"')):
+        raise HTTPException(412, "another version")
+    for field, value in patch.dict(exclude_unset=True).items():
+        setattr(product, field, value)
+    await commit(db)
+    return product
+
+
+async def commit(db: AsyncSession):
     try:
         await db.commit()
     except DBAPIError as error:
         code = getattr(error.orig, "sqlstate", None) or ""
         if code == "23505":
             raise HTTPException(409, "the sku is taken")
-        # A check of the table, or a value that its type cannot hold.
-        if code == "23514" or code.startswith("22"):
+        # A check of the table, a null, or a value that its type cannot hold.
+        if code in ("23502", "23514") or code.startswith("22"):
             raise HTTPException(422, "invalid product")
         raise
-    return product
