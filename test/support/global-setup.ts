@@ -20,9 +20,7 @@ const TEMPLATE = 'larder_template'
 
 export default async function setup(project: TestProject) {
   // Each test file holds up to a pool of 15 and some connections of its own.
-  // A million products are in its memory as a whole: how long a page takes is not up to the system's cache.
-  const settings = { max_connections: '300', shared_buffers: '1GB' }
-  const server = await startPostgres({ settings })
+  const server = await startPostgres({ settings: { max_connections: '300' } })
   try {
     await createTemplate(server.address)
   } catch (error) {
