@@ -122,8 +122,8 @@ async function invalidIndexes({ sql }: TestDatabase): Promise<number> {
 
 /** The connections of running migrations. */
 function sessions({ sql, address }: TestDatabase) {
-  return sql<{ pid: number; query: string; state: string }[]>`
-    select pid, query, state from pg_stat_activity
+  return sql<{ pid: number; query: string }[]>`
+    select pid, query from pg_stat_activity
     where datname = ${address.database} and application_name = 'larder-migrate'`
 }
 
@@ -378,10 +378,13 @@ test('so does one that is killed while it waits for another', async () => {
   atTheEnd(() => holder.end({ timeout: 1 }))
   await holder`select pg_advisory_lock(${PG_MIGRATE_LOCK_ID})`
   const running = migrate(database, root, 'upgrade')
-  // Between two attempts, when no query is there to fail.
-  const idle = async () => (await sessions(database)).filter(({ state }) => state === 'idle')
-  await vi.waitFor(async () => expect(await idle()).toHaveLength(1), patience)
-  for (const { pid } of await idle()) await database.sql`select pg_terminate_backend(${pid})`
+  // Between two attempts, when no query is there to fail. Looked for and killed at once: a moment later
+  // the next attempt may have begun.
+  const killIdle = () => database.sql`
+    select pg_terminate_backend(pid) from pg_stat_activity
+    where datname = ${database.address.database} and application_name = 'larder-migrate'
+      and state = 'idle'`
+  await vi.waitFor(async () => expect(await killIdle()).toHaveLength(1), patience)
   expectFailure(await running, 'terminating connection due to administrator command (57P01)')
   expect(await tablesIn(database)).toEqual([])
 })

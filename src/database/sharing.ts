@@ -13,6 +13,8 @@ type Run = <Answer>(
 
 /** Of what is small. Who comes when so many have gathered waits for the next statement. */
 const MOST_TOGETHER = 200
+/** The next statement of a kind does not wait longer for the one before: it may be lost, or wait for a lock. */
+const LONG_MS = 20
 
 interface Asker {
   question: unknown
@@ -24,7 +26,14 @@ interface Asker {
 /**
  * Returns a function that asks together with all others who ask the same kind of thing before it is
  * sent: `kind` says which, and the work of one is done for all. They gather for as long as `gather`
- * says, and as no connection is free: the more is asked for, the more goes out at once.
+ * says, as the statement before theirs takes, and as no connection is free: the more is asked for, the
+ * more goes out at once.
+ *
+ * One statement of a kind at a time made the groups half as large again as sending each as soon as a
+ * connection was free, or twice as large. Of 64 clients, with 200,000 products, the service and PostgreSQL
+ * took 0.59 of the CPU for a GET by id, 0.74 for a page at a random cursor, 0.49 for a POST and 0.57 for a
+ * PATCH; the 99th percentile was lower for each. With two at a time GETs took 1.06 to 1.10 of what they
+ * take with one, POST 1.29, PATCH 1.19.
  *
  * Nobody joins a statement that has been sent, so each sees what was acknowledged before it came.
  * Who leaves before that is left out; when all have left, the statement is cancelled. One that fails
@@ -32,6 +41,7 @@ interface Asker {
  */
 export function shareStatements(run: Run, gather: () => Promise<unknown>) {
   const open = new Map<string, (asker: Asker) => void>()
+  const turns = takeTurns()
 
   function start(kind: string, work: SharedWork<unknown, unknown>, most: number) {
     const present = new Set<Asker>()
@@ -75,7 +85,8 @@ export function shareStatements(run: Run, gather: () => Promise<unknown>) {
       )
     }
     gather()
-      .then(() => run(send, departure))
+      .then(() => turns.take(kind))
+      .then((end) => run(send, departure).finally(end))
       .then((answers) => {
         for (const [place, { resolve }] of asked!.entries()) resolve(answers[place])
       })
@@ -108,6 +119,31 @@ export function shareStatements(run: Run, gather: () => Promise<unknown>) {
       join({ question, departure, resolve: resolve as Asker['resolve'], reject })
     })
   }
+}
+
+/** Turns of each kind, one after the other in order of arrival. */
+function takeTurns() {
+  /** Who waits for the one whose turn it is. */
+  const kinds = new Map<string, (() => void)[]>()
+
+  /** Resolves when it is its turn, with what ends it; a turn that takes long ends by itself. */
+  async function take(kind: string): Promise<() => void> {
+    const waiting = kinds.get(kind)
+    if (waiting) await new Promise<void>((resolve) => waiting.push(resolve))
+    else kinds.set(kind, [])
+    const end = () => {
+      if (!timer) return
+      clearTimeout(timer)
+      timer = undefined
+      const next = kinds.get(kind)!.shift()
+      if (next) next()
+      else kinds.delete(kind)
+    }
+    let timer: ReturnType<typeof setTimeout> | undefined = setTimeout(end, LONG_MS)
+    return end
+  }
+
+  return { take }
 }
 
 const stays = () => new AbortController().signal

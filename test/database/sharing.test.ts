@@ -1,9 +1,10 @@
 // Statements that share a trip: who joins whom, what each gets, and that nobody pays for another.
 import { setImmediate as endOfTurn } from 'node:timers/promises'
-import { beforeEach, expect, test } from 'vitest'
+import { beforeEach, expect, test, vi } from 'vitest'
 import type { Sql } from '../../src/database/connection.ts'
 import type { DatabaseError } from '../../src/database/errors.ts'
 import type { Pool, PoolOptions } from '../../src/database/pool.ts'
+import { atTheEnd } from '../support/clean-up.ts'
 import { createDatabase, killBackends, type TestDatabase } from '../support/database.ts'
 import { openPool } from '../support/pool.ts'
 
@@ -90,6 +91,48 @@ test('nobody joins a statement that has been sent', async () => {
   const later = [1, 2].map((number) => pool.readTogether('double', number, work))
   expect(await Promise.all([first, ...later])).toEqual([2, 2, 4])
   expect(sent).toEqual([[1], [1, 2]])
+})
+
+test('while a statement is under way, what is asked of its kind gathers for the next', async () => {
+  const pool = open()
+  const { sent, work } = doubling(0.3)
+  await (
+    await fill(pool)
+  )() // the driver needs timers to connect
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] }) // nothing takes long by itself
+  atTheEnd(async () => void vi.useRealTimers())
+  const answers: Promise<number>[] = []
+  for (const number of [1, 2, 3]) {
+    answers.push(pool.readTogether('double', number, work))
+    for (let turn = 0; turn < 5; turn++) await endOfTurn()
+  }
+  // Another kind has turns of its own.
+  expect(await pool.readTogether('again', 4, doubling().work)).toBe(8)
+  expect(sent).toEqual([[1]])
+  expect(pool.stats()).toMatchObject({ lent: 1, waiting: 0 })
+  expect(await Promise.all(answers)).toEqual([2, 4, 6])
+  expect(sent).toEqual([[1], [2, 3]])
+})
+
+test('statements that take long hold nobody up, and leave no turn behind', async () => {
+  const pool = open({ size: 5 })
+  const client = new AbortController()
+  const endless = doubling(60)
+  const stuck: Promise<unknown>[] = []
+  for (let number = 1; number <= 4; number++) {
+    const borrower = pool.forBorrower(() => client.signal)
+    stuck.push(failure(borrower.readTogether('double', number, endless.work)))
+    await expect.poll(() => endless.sent.length).toBe(number)
+  }
+  const { work } = doubling()
+  for (const number of [5, 6, 7]) {
+    expect(await pool.readTogether('double', number, work)).toBe(2 * number)
+  }
+  client.abort()
+  await Promise.all(stuck)
+  for (const number of [8, 9]) {
+    expect(await pool.readTogether('double', number, work)).toBe(2 * number)
+  }
 })
 
 test('kinds, lanes and pools share nothing with each other', async () => {
