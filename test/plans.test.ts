@@ -107,9 +107,11 @@ async function measure(query: Record<string, string>): Promise<Measured> {
   const plans = await plansSince(since)
   const scans = new Set<string>()
   const rowsRead = plans.map(({ plan }) => {
-    const nodes = nodesOf(plan).filter((node) => node['Node Type'].endsWith('Scan'))
+    const nodes = nodesOf(plan)
+    // No more processes are started for it.
+    for (const node of nodes) expect(node['Node Type']).not.toContain('Gather')
     let rows = 0
-    for (const node of nodes) {
+    for (const node of nodes.filter((node) => node['Node Type'].endsWith('Scan'))) {
       const { 'Relation Name': table, 'Index Name': index, 'Actual Loops': loops } = node
       if (!table && !index) continue // a CTE, whose rows were read before
       if (loops === 0) continue // it stands in the plan, and was not needed
