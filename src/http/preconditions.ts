@@ -59,12 +59,19 @@ export const Preconditions = z.object({
 /** Optional as a whole, by its type: so the typed client lets them be left out. */
 const checked = valid('header', Preconditions as object as z.ZodOptional<typeof Preconditions>)
 
-/** Where neither header is sent, the others are not gone through: a tenth of the CPU of a GET by id. */
+/**
+ * The validator goes through all headers of a request, which is a tenth of the CPU of a GET by id and of a
+ * PATCH: here only these two are looked at, and what is wrong with them is left to it to tell.
+ */
 export const preconditions: typeof checked = Object.assign(
-  ((c, next) =>
-    c.req.header('if-match') === undefined && c.req.header('if-none-match') === undefined
-      ? next()
-      : checked(c, next)) as typeof checked,
+  ((c, next) => {
+    const [match, noneMatch] = [c.req.header('if-match'), c.req.header('if-none-match')]
+    if (match === undefined && noneMatch === undefined) return next()
+    const { data } = Preconditions.safeParse({ 'if-match': match, 'if-none-match': noneMatch })
+    if (!data) return checked(c, next)
+    c.req.addValidatedData('header', data)
+    return next()
+  }) as typeof checked,
   { target: checked.target, schema: checked.schema },
 )
 
