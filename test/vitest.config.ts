@@ -4,9 +4,12 @@ import { defineConfig } from 'vitest/config'
 
 /**
  * A million products keep PostgreSQL busy for minutes: beside that, tests of how soon something is over
- * fail on a machine with two processors, and so does this one's own of how long a page takes.
+ * fail on a machine with two processors, and so do these, of how long a page takes and how much memory an
+ * import.
  */
-const large = ['test/plans.test.ts']
+const large = ['test/plans.test.ts', 'test/transfer.test.ts']
+/** How soon something is over, refused or told: that is to be measured with little else going on. */
+const faults = ['test/faults/**/*.test.ts']
 const contract = ['test/contract/**/*.test.ts', 'test/hostile/hostile.test.ts']
 
 export default defineConfig({
@@ -27,9 +30,14 @@ export default defineConfig({
       { test: { name: 'node', include: contract, provide: { runtime: 'node' } } },
       { test: { name: 'workerd', include: contract, provide: { runtime: 'workerd' } } },
       {
-        test: { name: 'once', include: ['test/**/*.test.ts'], exclude: [...contract, ...large] },
+        test: {
+          name: 'once',
+          include: ['test/**/*.test.ts'],
+          exclude: [...contract, ...faults, ...large],
+        },
       },
-      { test: { name: 'large', include: large, sequence: { groupOrder: 1 } } },
+      { test: { name: 'faults', include: faults, maxWorkers: 2, sequence: { groupOrder: 1 } } },
+      { test: { name: 'large', include: large, maxWorkers: 1, sequence: { groupOrder: 2 } } },
     ],
   },
 })
