@@ -17,8 +17,9 @@ export interface PoolOptions extends ConnectionOptions {
   /** Whether a connection that has been idle for a moment is tested before it is lent. */
   prePing: boolean
   /**
-   * How long reads that may share a statement gather for it, besides the time in which no connection
-   * is free. Undefined where every request has a pool of its own, with nobody to share anything with.
+   * How long those who may share a statement gather for it, besides the time that the one before theirs
+   * takes or in which no connection is free. Undefined where every request has a pool of its own, with
+   * nobody to share anything with.
    */
   gather: (() => Promise<unknown>) | undefined
   /** What opens a transaction; where session parameters are not to be had, it sets them, too. */
