@@ -63,6 +63,11 @@ const CANCEL_TIMEOUT_MS = 5000
  * a statement does nothing, so there may have to be another.
  */
 const CANCEL_PAUSE_MS = 100
+/**
+ * How long a request to cancel may take to arrive when the statement is over. The server starts a process
+ * for it: on two busy processors that took longer than 100 ms, and a good connection was thrown away.
+ */
+const CANCEL_ARRIVAL_MS = 1000
 
 /** What postgres.js's queries are made of; pinned to 3.4.9, and tests hold it. */
 interface DriverQuery {
@@ -221,18 +226,19 @@ export function openConnection(options: ConnectionOptions) {
       const quiet = new Promise<void>((resolve) => (whenQuiet = resolve))
       /** Whether each request has arrived: the server closes its connection when it has done it. */
       let arrived = true
+      // Over TLS, postgres.js 3.4.9 does not tell: there is nothing to wait longer for.
+      const arrivalMs = address.sslMode === 'disable' ? CANCEL_ARRIVAL_MS : CANCEL_PAUSE_MS
       while (pending.size > 0 && !death && performance.now() < deadline) {
         // While the connection opens none is active, and nothing runs that could be cancelled.
         const [running] = [...pending].filter(({ active }) => active)
         if (running) {
-          // Not `query.cancel()`, whose failure nobody could catch. Over TLS, postgres.js 3.4.9 does
-          // not tell when the request has arrived.
+          // Not `query.cancel()`, whose failure nobody could catch.
           const request = running.canceller(running).then(
             () => true,
             () => false,
           )
           await within(CANCEL_PAUSE_MS, quiet)
-          arrived &&= (await within(CANCEL_PAUSE_MS, request)) ?? false
+          arrived &&= (await within(arrivalMs, request)) ?? false
         }
         if (pending.size > 0) await within(CANCEL_PAUSE_MS, quiet)
       }
