@@ -264,6 +264,15 @@ function searched(
   { beyond, order, most }: { beyond: Fragment; order: Fragment; most: number },
 ): Fragment {
   const candidates = sql`select * from products where ${matching(sql, listed, filters)} and ${beyond}`
+  // Where the planner thinks that half of all have the words, it would read all products. With nothing
+  // else to select them by, each that the index of words gives is looked up.
+  const found =
+    filters.length > 0
+      ? sql`${candidates} and ${hasWords(sql, q)}`
+      : sql`
+        select product.*
+        from (select product_id from product_words where words @@ to_search(${q}) offset 0) as named
+        cross join lateral (${candidates} and id = product_id offset 0) as product`
   return sql`
     with near as materialized (
       ${candidates} order by ${order} limit ${NEARBY * most}
@@ -275,7 +284,7 @@ function searched(
     )
     select * from hit where (select count(*) from hit) = ${most}
     union all
-    select * from (${candidates} and ${hasWords(sql, q)} offset 0) as found
+    select * from (${found} offset 0) as found
     where (select count(*) from hit) < ${most}`
 }
 
