@@ -47,9 +47,12 @@ const MOST_CONNECTIONS = 2000
 
 /** A client that is in the middle of sending a request may finish sending it. */
 const HALF_SENT_MS = 1000
-/** Lines of the log are written together: each by itself, they were a tenth of the CPU of a GET by id. */
+/**
+ * Lines of the log are written together: each by itself, they were a tenth of the CPU of a GET by id. At 64
+ * clients writing took 4.7 % of it in pieces of 4 KiB, and 1.7 in those of 16.
+ */
 const LINES_MS = 10
-const MOST_LINES = 4096
+const MOST_LINES = 16384
 /** A log that nobody reads any more does not keep the process. */
 const FLUSH_MS = 1000
 /** Between two rounds of housekeeping; the first comes soon, when the start is over. */
