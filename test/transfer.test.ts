@@ -11,7 +11,7 @@ import { atTheEnd } from './support/clean-up.ts'
 import { createDatabase, type TestDatabase } from './support/database.ts'
 import { startService } from './support/service.ts'
 
-/** `.ci/run` takes a million of them, which take some minutes. */
+/** A million take five minutes. */
 const ROWS = Number(process.env['TRANSFER_ROWS'] ?? 200_000)
 const MINUTES = 60_000
 const NDJSON = { 'content-type': 'application/x-ndjson' }
