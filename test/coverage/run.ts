@@ -10,7 +10,7 @@ const folder = await mkdtemp(join(tmpdir(), 'larder-coverage-'))
 const record = join(import.meta.dirname, 'record.ts')
 const config = join(import.meta.dirname, '../vitest.config.ts')
 /** What runs in workerd leaves no trace. */
-const projects = ['node', 'once', 'large'].flatMap((name) => ['--project', name])
+const projects = ['node', 'once', 'faults', 'large'].flatMap((name) => ['--project', name])
 try {
   const parameters = ['run', '--config', config, ...projects, ...process.argv.slice(2)]
   const tests = spawn('vitest', parameters, {

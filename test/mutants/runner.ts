@@ -34,7 +34,7 @@ function createRunner({ mutate }: { mutate: string[] }) {
       vitest = await createVitest('test', {
         config: join(process.cwd(), 'test/vitest.config.ts'),
         watch: false,
-        project: ['node', 'once'],
+        project: ['node', 'once', 'faults'],
         reporters: [{}],
         bail: 1,
         testTimeout: TEST_TIMEOUT_MS,
