@@ -96,9 +96,8 @@ test('nobody joins a statement that has been sent', async () => {
 test('while a statement is under way, what is asked of its kind gathers for the next', async () => {
   const pool = open()
   const { sent, work } = doubling(0.3)
-  await (
-    await fill(pool)
-  )() // the driver needs timers to connect
+  const release = await fill(pool) // the driver needs timers to connect
+  await release()
   vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] }) // nothing takes long by itself
   atTheEnd(async () => void vi.useRealTimers())
   const answers: Promise<number>[] = []
@@ -115,7 +114,7 @@ test('while a statement is under way, what is asked of its kind gathers for the 
 })
 
 test('statements that take long hold nobody up, and leave no turn behind', async () => {
-  const pool = open({ size: 5 })
+  const pool = open({ size: 5, queryTimeoutMs: 60_000 }) // nothing else ends them
   const client = new AbortController()
   const endless = doubling(60)
   const stuck: Promise<unknown>[] = []
